@@ -1,0 +1,1 @@
+"""Words that every other floor uses: torch, numpy and the standard library alone."""

@@ -1,0 +1,1 @@
+"""Worlds: what an agent acts in. The only part that builds environments."""
