@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium
 from gymnasium.spaces import Space
+
+from factotum.core.seeding import derive_seed
 
 Actor = Callable[[Any, Any], Any]
 """`actor(observation, last_action) -> action`, where last_action is what was really executed (None first)."""
@@ -121,13 +124,8 @@ def random_actor(action_space: Space, seed: int) -> Actor:
     >>> random_actor(gymnasium.spaces.Discrete(1), seed=0)(None, None)
     np.int64(0)
     """
-    space = _copy(action_space)
-    space.seed(seed)
+    space = deepcopy(action_space)  # seeding it must leave the declared space alone
+    space.seed(
+        derive_seed("random actor", seed) % 2**32
+    )  # not the stream an environment of that seed draws from
     return lambda observation, last_action: space.sample()
-
-
-def _copy(space: Space) -> Space:
-    """A copy, so that seeding it leaves the shared declared space alone."""
-    from copy import deepcopy
-
-    return deepcopy(space)

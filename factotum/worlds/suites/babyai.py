@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from factotum.worlds.suites.common import reference, require, silenced, time_limit, with_instruction
+from factotum.worlds.suites.jat import jat_reference
 from factotum.worlds.suites.task import Expert, ExpertFailure, Suite, Task
 
 # Most steps an episode may last: navigations in the longest mission x cells of the maze.
@@ -84,11 +85,13 @@ class BabyAI(gymnasium.Wrapper):
         self.action_space = ACTION_SPACE
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        """See `gymnasium.Env.reset`."""
         with silenced():  # level generators print every rejected sample
             observation, info = self.env.reset(seed=seed, options=options)
         return _observation(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """See `gymnasium.Env.step`."""
         observation, reward, terminated, truncated, info = self.env.step(int(action))
         return _observation(observation), float(reward), bool(terminated), bool(truncated), info
 
@@ -179,8 +182,8 @@ def task(name: str) -> Task:
         measure="return",
         max_steps=MAX_STEPS[level],
         make_expert=make_expert,
-        random=reference(name, "random"),
-        expert=reference(name, "expert"),
+        random=reference(name, "random") or jat_reference(name, "random"),
+        expert=reference(name, "expert") or jat_reference(name, "expert"),
     )
 
 

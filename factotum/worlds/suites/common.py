@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import signal
 import string
 import threading
@@ -76,10 +77,12 @@ class Instructed(gymnasium.Wrapper):
         self._success = success
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        """See `gymnasium.Env.reset`."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self._dress(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """See `gymnasium.Env.step`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if self._success is not None:
             success = bool(self._success(terminated, info))
@@ -100,6 +103,12 @@ def require(module: str, extra: str) -> None:
     """Raise the error that names the install command when `module` cannot be imported."""
     if find_spec(module) is None:
         raise missing_extra(extra, module)
+
+
+def render_offscreen() -> None:
+    """Choose MuJoCo's headless renderer unless the user or a display has chosen; call before rendering."""
+    if "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 @contextlib.contextmanager

@@ -27,10 +27,12 @@ class Example:
     Args:
         observation: member of the environment's observation space.
         answer: what a perfect agent would write.
+        also: other answers that count as well.
     """
 
     observation: dict[str, Any]
     answer: str
+    also: tuple[str, ...] = ()
 
 
 class OneStepEnv(gymnasium.Env):
@@ -42,7 +44,7 @@ class OneStepEnv(gymnasium.Env):
         observation_space: a Dict with "instruction", with or without "image" (H, W, C).
         action_space: Text.
         draw: the example of a seed; must depend on the seed alone.
-        score: `score(given, truth)` in [0, 1].
+        score: `score(given, truth)` in [0, 1]; of several true answers the nearest counts.
 
     >>> space = spaces.Dict({"instruction": spaces.Text(9, charset="1+=")})
     >>> env = OneStepEnv(space, spaces.Text(3), lambda seed: Example({"instruction": "1+1="}, "2"), exact)
@@ -67,6 +69,7 @@ class OneStepEnv(gymnasium.Env):
         self._draw = draw
         self._score = score
         self._example: Example | None = None
+        self._first_seed = 0
 
     @property
     def answer(self) -> str:
@@ -76,18 +79,20 @@ class OneStepEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
         super().reset(seed=seed)
-        # without a seed the next example follows from the last seed, on the same side of the split
-        drawn = int(self.np_random.integers(FIRST_EVALUATION_SEED)) if seed is None else seed
-        self._example = self._draw(drawn)
+        if seed is None:  # follows from the last seed given, and stays on its side of the split
+            seed = self._first_seed + int(self.np_random.integers(FIRST_EVALUATION_SEED))
+        else:
+            self._first_seed = FIRST_EVALUATION_SEED if seed >= FIRST_EVALUATION_SEED else 0
+        self._example = self._draw(seed)
         return self._example.observation, {"answer": self._example.answer}
 
     def step(self, action: str) -> tuple[dict, float, bool, bool, dict]:
         if not isinstance(action, str):
             raise ValueError(f"expected a str as the answer, got {type(action).__name__}")
-        assert self._example is not None, "reset comes first"
-        reward = float(self._score(action, self.answer))
-        info = {"answer": self.answer, "success": reward == 1.0}
-        return self._example.observation, reward, True, False, info
+        example = self._example
+        assert example is not None, "reset comes first"
+        reward = max(float(self._score(action, truth)) for truth in (example.answer, *example.also))
+        return example.observation, reward, True, False, {"answer": example.answer, "success": reward == 1.0}
 
     def render(self) -> np.ndarray:
         """The image of the example as (H, W, 3) uint8; a blank one where there is only text."""

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
-from factotum.core.checks import UserError
-from factotum.worlds.suites import atari, babyai, classic, digits, folders, metaworld, mujoco, pixels, scenes
+from factotum.core.checks import UserError, unknown
+from factotum.worlds.suites import (
+    atari,
+    babyai,
+    box2d,
+    classic,
+    digits,
+    folders,
+    metaworld,
+    mujoco,
+    pixels,
+    scenes,
+)
 from factotum.worlds.suites.task import Suite, Task
 
 GROUP = "factotum.suites"
@@ -20,6 +30,7 @@ BUILT_IN = (
     atari.SUITE,
     mujoco.SUITE,
     classic.SUITE,
+    box2d.SUITE,
     pixels.SUITE,
     scenes.SUITE,
     digits.SUITE,
@@ -35,7 +46,7 @@ def _all_suites() -> dict[str, Suite]:
     for point in entry_points(group=GROUP):
         for suite in _load(point):
             if suite.name in found:
-                raise UserError(f"entry point {point.name!r} registers suite {suite.name!r}, which exists already")
+                raise UserError(f"entry point {point.name!r}: a suite {suite.name!r} exists already")
             found[suite.name] = suite
     return found
 
@@ -46,11 +57,11 @@ def _load(point: EntryPoint) -> list[Suite]:
         made = point.load()()
     except Exception as error:
         raise UserError(f"entry point {point.name!r} of group {GROUP} failed: {error!r}") from error
-    suites_made = [made] if isinstance(made, Suite) else list(made)
-    for suite in suites_made:
+    given = made if isinstance(made, list | tuple) else [made]
+    for suite in given:
         if not isinstance(suite, Suite):
-            raise UserError(f"entry point {point.name!r}: expected a Suite or a list of them, got {type(suite)}")
-    return suites_made
+            raise UserError(f"entry point {point.name!r}: expected a Suite or a list of them, got {suite!r}")
+    return list(given)
 
 
 def suites() -> dict[str, Suite]:
@@ -79,7 +90,7 @@ def task(name: str) -> Task:
         return FOLDERS[kind](folder)
     suite = _all_suites().get(name.partition("/")[0])
     if suite is None or name not in suite.names:
-        raise UserError(f"unknown task {name!r}{_close(name)}")
+        raise unknown("task", name, _known())
     return suite.task(name)
 
 
@@ -109,7 +120,7 @@ def _matches(pattern: str) -> list[str]:
         return list(_all_suites()[pattern].names)
     found = [name for name in _all_names() if fnmatchcase(name, pattern)]
     if not found:
-        raise UserError(f"no task matches {pattern!r}{_close(pattern)}")
+        raise unknown("task", pattern, _known())
     return found
 
 
@@ -117,8 +128,5 @@ def _all_names() -> list[str]:
     return [name for suite in _all_suites().values() for name in suite.names]
 
 
-def _close(name: str) -> str:
-    known = {candidate.lower(): candidate for candidate in [*_all_suites(), *_all_names()]}
-    close = get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(known[match] for match in close)}?" if close else ""
-    return f"{hint or '; `factotum tasks` lists them'}"
+def _known() -> list[str]:
+    return [*_all_suites(), *_all_names()]

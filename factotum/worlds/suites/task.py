@@ -75,8 +75,7 @@ class Suite:
         requires: importable modules without which no environment can be made.
         extra: the optional dependency of factotum that installs them; None for other packages.
 
-    >>> suite = Suite("chess", "Chess", ("chess/Mate",), task=None, requires=("no_such_module",), extra="chess")
-    >>> suite.missing()
+    >>> Suite("chess", "Chess", ("chess/Mate",), None, ("no_such_module",), "chess").missing()
     "pip install 'factotum[chess]'"
     """
 

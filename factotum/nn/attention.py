@@ -1,0 +1,141 @@
+"""Causal self-attention with relative positions, in parallel and stepwise.
+
+What it is: two attentions with one interface, `RelativeAttention` (Transformer-XL) and `RotaryAttention`.
+What it does not know: embeddings, blocks, what a position stands for.
+
+Letters: B batch, T query positions, S key positions, D width, H heads, K head size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """What both attentions share: projections, and reading keys from a call or from a cache."""
+
+    def __init__(self, width: int, heads: int, head_size: int) -> None:
+        super().__init__()
+        self.heads, self.head_size = heads, head_size
+        self.query_key_value = nn.Linear(width, 3 * heads * head_size, bias=False)
+        self.output = nn.Linear(heads * head_size, width, bias=False)
+
+    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each `B H T K`."""
+        B, T, _ = x_BTD.shape
+        qkv = self.query_key_value(x_BTD).view(B, T, 3, self.heads, self.head_size)
+        q_BHTK, k_BHTK, v_BHTK = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q_BHTK, k_BHTK, v_BHTK
+
+    def merge(self, y_BHTK: Tensor) -> Tensor:
+        """Heads back to the width."""
+        B, H, T, K = y_BHTK.shape
+        return self.output(y_BHTK.transpose(1, 2).reshape(B, T, H * K))
+
+
+class RotaryAttention(Attention):
+    r"""Attention whose scores depend on i - j by rotating queries and keys (RoPE, arXiv 2104.09864).
+
+    $a_{ij} = (R_i q_i)^\top (R_j k_j) / \sqrt{K}$, so $R_i^\top R_j = R_{j-i}$ makes it relative.
+
+    >>> attention = RotaryAttention(width=8, heads=2, head_size=4)
+    >>> attention(torch.randn(1, 3, 8), torch.arange(3)[None]).shape
+    torch.Size([1, 3, 8])
+
+    Differs from the paper of Gato: which has Transformer-XL's form (`RelativeAttention`); this one runs on the
+    fast attention path.
+    """
+
+    def __init__(self, width: int, heads: int, head_size: int, base: float = 10_000.0) -> None:
+        super().__init__(width, heads, head_size)
+        frequencies = base ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(
+        self,
+        x_BTD: Float[Tensor, "B T D"],
+        positions_BT: Int[Tensor, "B T"],
+        mask_B1TT: Bool[Tensor, "B 1 T T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """All positions at once; without a mask, causal."""
+        q, k, v = self.project(x_BTD)
+        q, k = self._rotate(q, positions_BT), self._rotate(k, positions_BT)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_B1TT, is_causal=mask_B1TT is None)
+        return self.merge(y)
+
+    def keys_values(self, x_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, and the keys and values to be stored."""
+        q, k, v = self.project(x_BTD)
+        return self._rotate(q, positions_BT), self._rotate(k, positions_BT), v
+
+    def attend(
+        self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, distance_BTS: Tensor, mask_BTS: Tensor
+    ) -> Tensor:
+        """Attend to stored keys; `distance_BTS` is already in the rotation."""
+        y = F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask_BTS[:, None])
+        return self.merge(y)
+
+    def _rotate(self, x_BHTK: Tensor, positions_BT: Tensor) -> Tensor:
+        angles = positions_BT[:, None, :, None].float() * self.frequencies
+        cos, sin = angles.cos().to(x_BHTK.dtype), angles.sin().to(x_BHTK.dtype)
+        first, second = x_BHTK.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class RelativeAttention(Attention):
+    r"""Transformer-XL's attention (arXiv 1901.02860, section 3.3), as the published sizes of Gato imply.
+
+    $a_{ij} = [(q_i + u)^\top k_j + (q_i + v)^\top W_R r_{i-j}] / \sqrt{K}$ with sinusoids $r$.
+
+    >>> attention = RelativeAttention(width=8, heads=2, head_size=4)
+    >>> attention(torch.randn(1, 3, 8), torch.arange(3)[None]).shape
+    torch.Size([1, 3, 8])
+    """
+
+    def __init__(self, width: int, heads: int, head_size: int, base: float = 10_000.0) -> None:
+        super().__init__(width, heads, head_size)
+        self.relative = nn.Linear(width, heads * head_size, bias=False)
+        self.content_bias = nn.Parameter(torch.zeros(heads, 1, head_size))
+        self.position_bias = nn.Parameter(torch.zeros(heads, 1, head_size))
+        frequencies = base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(
+        self,
+        x_BTD: Float[Tensor, "B T D"],
+        positions_BT: Int[Tensor, "B T"],
+        mask_B1TT: Bool[Tensor, "B 1 T T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """All positions at once; without a mask, causal."""
+        q, k, v = self.project(x_BTD)
+        distance = positions_BT[:, :, None] - positions_BT[:, None, :]
+        mask = distance >= 0 if mask_B1TT is None else mask_B1TT[:, 0]
+        return self.attend(q, k, v, distance, mask)
+
+    def keys_values(self, x_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, and the keys and values to be stored."""
+        return self.project(x_BTD)
+
+    def attend(
+        self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, distance_BTS: Tensor, mask_BTS: Tensor
+    ) -> Tensor:
+        """Attend to keys at the given distances i - j (those outside the mask may be anything)."""
+        reachable = distance_BTS.masked_fill(~mask_BTS, 0)
+        r_HKW = self._relative_keys(int(reachable.max()) + 1, q_BHTK.dtype)
+        by_distance = (q_BHTK + self.position_bias.to(q_BHTK.dtype)) @ r_HKW
+        index = reachable[:, None].expand(-1, self.heads, -1, -1)
+        scores = (q_BHTK + self.content_bias.to(q_BHTK.dtype)) @ k_BHSK.transpose(-1, -2)
+        scores = (scores + by_distance.gather(-1, index)) * self.head_size**-0.5
+        weights = scores.masked_fill(~mask_BTS[:, None], float("-inf")).float().softmax(-1)
+        return self.merge(weights.to(v_BHSK.dtype) @ v_BHSK)
+
+    def _relative_keys(self, reach: int, dtype: torch.dtype) -> Tensor:
+        angles = torch.arange(reach, device=self.frequencies.device)[:, None] * self.frequencies
+        r_WD = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return self.relative(r_WD).view(reach, self.heads, self.head_size).permute(1, 2, 0).to(dtype)
+
+
+ATTENTIONS = {"rotary": RotaryAttention, "relative": RelativeAttention}

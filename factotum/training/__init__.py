@@ -1,0 +1,1 @@
+"""Loops that take factories: training, meta-training, collecting, evaluating, reporting. They know no model."""

@@ -1,0 +1,403 @@
+"""Gathers episodes over many processes, in parts that a kill cannot tear. Knows no task and no file format.
+
+Seeds are worked off in chunks. Each finished chunk becomes one part file, written whole or not at all; a
+later run takes up the parts it finds and plays only the seeds that are missing. What is kept depends on the
+scores in the order of the seeds alone: not on the number of processes, the chunk size or interruptions.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import fcntl
+import json
+import math
+import multiprocessing
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+
+from factotum.core.checks import UserError
+from factotum.core.files import read_json, write_bytes_atomic, write_json_atomic
+from factotum.training.evaluate import FIRST_SEED
+from factotum.training.progress import Progress
+
+LEAST_KEPT = 0.05
+"""Share of episodes that must pass the filter, or collecting fails."""
+
+JUDGED_FROM = 100
+"""Episodes after which that share is looked at."""
+
+CHUNKS_A_WAVE = 32
+"""Chunks handed out per process before their results are waited for: bounds what waits in memory."""
+
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""Set for workers: two threads in each of two processes on two cores run several times slower than one."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one seed.
+
+    Args:
+        seed: of the episode.
+        score: None when there is no episode.
+        reason: why there is none.
+    """
+
+    seed: int
+    score: float | None
+    reason: str = ""
+
+
+TIMEOUTS = (TimeoutError, multiprocessing.TimeoutError, concurrent.futures.TimeoutError)
+"""What joblib's back ends raise when a result does not come in time."""
+
+RunChunk = Callable[[Sequence[int]], tuple[bytes, list[Outcome]]]
+"""Plays the episodes of some seeds; returns them packed, in whatever format, and one outcome for each seed."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One finished chunk on disk.
+
+    Args:
+        path: its file.
+        outcomes: one for each seed, ascending.
+    """
+
+    path: Path
+    outcomes: tuple[Outcome, ...]
+
+    def read(self) -> bytes:
+        """The packed episodes."""
+        return self.path.read_bytes().split(b"\n", 1)[1]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The result of `collect`.
+
+    Args:
+        parts: in the order of their seeds.
+        kept: seeds of the episodes that passed the filter, ascending, as many as were asked for.
+        discarded: outcomes of the other seeds below the last kept one.
+        expert_return: what the filter compared with; None where nothing was filtered.
+        threshold: least score that was kept; None where nothing was filtered.
+        next_seed: where a later collection goes on.
+    """
+
+    parts: tuple[Part, ...]
+    kept: tuple[int, ...]
+    discarded: tuple[Outcome, ...]
+    expert_return: float | None
+    threshold: float | None
+    next_seed: int
+
+
+def expert_return(returns: Sequence[float]) -> float:
+    r"""The best windowed mean return of a source agent.
+
+    $\max_j \frac{1}{W} \sum_{i=j}^{j+W-1} R_i$, with $W = \min(1000, 0.1 N)$ and $N$ episodes in the order collected.
+
+    Args:
+        returns: N returns.
+
+    Returns:
+        The expert return; W is rounded down and at least 1.
+
+    Raises:
+        ValueError: no returns.
+
+    >>> expert_return([0.0] * 10 + [1.0, 2.0] + [0.0] * 8)
+    1.5
+
+    Reference: Reed et al., A Generalist Agent, arXiv 2205.06175, section on filtering by expert return.
+    Differs from the paper: its text says "10 % of the episodes, or a minimum of 1000", its formula a minimum
+    *of the two*; this is the formula.
+    """
+    if len(returns) == 0:
+        raise ValueError("expected at least one return, got none")
+    window = max(1, int(min(1000, 0.1 * len(returns))))
+    sums = np.cumsum(np.concatenate([[0.0], np.asarray(returns, np.float64)]))
+    return float((sums[window:] - sums[:-window]).max() / window)
+
+
+def return_threshold(expert: float, share: float) -> float:
+    r"""Least return that the filter keeps, $E - (1 - \rho) |E|$: the paper's $\rho E$ where $E \ge 0$.
+
+    Args:
+        expert: expert return E.
+        share: $\rho$, 0.8 in the paper.
+
+    >>> return_threshold(100.0, 0.8), return_threshold(-100.0, 0.8)
+    (80.0, -120.0)
+
+    Differs from the paper: it does not say what happens below zero, where 0.8 E is *above* E.
+    """
+    return expert - (1.0 - share) * abs(expert)
+
+
+def collect(
+    run_chunk: RunChunk,
+    *,
+    folder: Path | str,
+    settings: dict[str, Any],
+    episodes: int,
+    first_seed: int = 0,
+    chunk: int = 16,
+    jobs: int | None = None,
+    expert: float | None = None,
+    share: float = 0.0,
+    chunk_seconds: float | None = None,
+    title: str = "collect",
+) -> Collected:
+    """Play seeds from `first_seed` on until enough episodes pass the filter.
+
+    The joblib back end is whatever `joblib.parallel_config` says outside: processes of this machine, Dask or Ray.
+
+    Args:
+        run_chunk: plays one chunk; must be picklable.
+        folder: where the parts lie.
+        settings: all that decides what an episode looks like; parts of other settings are not taken up.
+        episodes: how many to keep.
+        first_seed: of the first episode.
+        chunk: seeds in one part.
+        jobs: processes; by default what `joblib.parallel_config` says, else all cores.
+        expert: expert return for the filter; by default `expert_return` of the scores.
+        share: least share of the expert return to keep an episode; 0 keeps all.
+        chunk_seconds: longest time in which no chunk finishes before the run gives up.
+        title: what the progress bar calls this.
+
+    Returns:
+        Which seeds are kept, and the parts that hold their episodes.
+
+    Raises:
+        UserError: fewer than 5 % of the episodes pass, parts of other settings are there, another process
+            collects into the same folder, a worker died or hung, or the disk is full. Finished parts stay.
+    """
+    folder = Path(folder)
+    _check_settings(folder, settings)
+    parts = read_parts(folder)
+    threshold = return_threshold(expert, share) if share and expert is not None else None
+    planned = min(episodes, JUDGED_FROM)
+    while True:
+        _check_seeds(first_seed, first_seed + planned)
+        done = {outcome.seed: outcome for part in parts for outcome in part.outcomes}
+        seeds = range(first_seed, first_seed + planned)
+        chunks = _chunks([seed for seed in seeds if seed not in done], chunk, jobs)
+        with Progress(planned, title, "episodes", done=planned - sum(map(len, chunks))) as bar:
+            kept = sum(_passes(done[seed], threshold) for seed in seeds if seed in done)
+            for payload, outcomes in _results(run_chunk, chunks, jobs, chunk_seconds, folder):
+                parts.append(_write_part(folder, payload, outcomes))
+                kept += sum(_passes(outcome, threshold) for outcome in outcomes)
+                bar.advance(len(outcomes), note=f"{kept} kept")
+        result = _select(parts, seeds, episodes, expert, share)
+        if len(result.kept) == episodes:
+            return result
+        planned += _more(result, planned, episodes, f"{title}: ", folder)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path | str) -> Iterator[None]:
+    """Hold a folder for this process alone; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "lock", "w")
+    except OSError as error:
+        raise UserError(f"cannot write in {folder}: {error.strerror or error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is collecting into {folder}") from error
+        yield
+
+
+def read_parts(folder: Path | str) -> list[Part]:
+    """The whole parts in a folder; what is torn or altered is removed, so that it is played again.
+
+    >>> read_parts("/nowhere")
+    []
+    """
+    for torn in Path(folder).glob(".*.tmp"):
+        torn.unlink()
+    parts = []
+    for path in sorted(Path(folder).glob("*.part")):
+        part = _read_part(path)
+        if part is None:
+            path.unlink()
+        else:
+            parts.append(part)
+    return parts
+
+
+def _read_part(path: Path) -> Part | None:
+    header, _, payload = path.read_bytes().partition(b"\n")
+    try:
+        values = json.loads(header)
+    except ValueError:
+        return None
+    if values["crc32"] != zlib.crc32(payload):
+        return None
+    return Part(path, tuple(Outcome(**outcome) for outcome in values["outcomes"]))
+
+
+def _write_part(folder: Path, payload: bytes, outcomes: list[Outcome]) -> Part:
+    header = {"crc32": zlib.crc32(payload), "outcomes": [asdict(outcome) for outcome in outcomes]}
+    path = folder / f"{outcomes[0].seed:010d}.part"
+    write_bytes_atomic(path, json.dumps(header).encode() + b"\n" + payload)
+    return Part(path, tuple(outcomes))
+
+
+def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings beside the parts; refuse parts that other settings made."""
+    path = folder / "settings.json"
+    wanted = json.loads(json.dumps(settings))
+    if not path.exists():
+        write_json_atomic(path, wanted)
+        return
+    found = read_json(path)
+    if found != wanted:
+        raise UserError(
+            f"{folder} holds an unfinished collection with {settings_difference(found, wanted)}: "
+            "finish it with its own settings, or delete that folder"
+        )
+
+
+def settings_difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Where two settings differ, in words.
+
+    >>> settings_difference({"noise": 0.1, "seed": 0}, {"noise": 0.0, "seed": 0})
+    'noise 0.1 instead of 0.0'
+    """
+    keys = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    return ", ".join(f"{key} {found.get(key)!r} instead of {wanted.get(key)!r}" for key in keys)
+
+
+def _check_seeds(first: int, end: int) -> None:
+    if not 0 <= first < end <= FIRST_SEED:
+        raise UserError(
+            f"expected training seeds from 0 to {FIRST_SEED - 1}, got {first} to {end - 1}: "
+            "higher ones are for evaluation"
+        )
+
+
+def _chunks(seeds: list[int], size: int, jobs: int | None) -> list[list[int]]:
+    """Runs of consecutive seeds, small enough to give every process some."""
+    size = max(1, min(size, -(-len(seeds) // joblib.effective_n_jobs(_n_jobs(jobs)))))
+    chunks: list[list[int]] = []
+    for seed in seeds:
+        if chunks and len(chunks[-1]) < size and chunks[-1][-1] == seed - 1:
+            chunks[-1].append(seed)
+        else:
+            chunks.append([seed])
+    return chunks
+
+
+def _n_jobs(jobs: int | None) -> int:
+    configured = joblib.parallel.get_active_backend()[1]
+    return jobs if jobs is not None else configured if configured is not None else -1
+
+
+def _results(
+    run_chunk: RunChunk, chunks: list[list[int]], jobs: int | None, seconds: float | None, folder: Path
+) -> Iterator[tuple[bytes, list[Outcome]]]:
+    """Results as they come, in waves that bound how many wait in memory."""
+    backend = joblib.parallel.get_active_backend()[0]
+    unordered = getattr(backend, "supports_return_generator", False)
+    processes = joblib.effective_n_jobs(_n_jobs(jobs))
+    wave = CHUNKS_A_WAVE * processes
+    for start in range(0, len(chunks), wave):
+        work = (joblib.delayed(run_chunk)(seeds) for seeds in chunks[start : start + wave])
+        parallel = joblib.Parallel(
+            n_jobs=_n_jobs(jobs),
+            batch_size=1,
+            pre_dispatch="2 * n_jobs",
+            return_as="generator_unordered" if unordered else "list",
+            timeout=seconds if processes > 1 else None,
+        )
+        try:
+            with _one_thread():
+                yield from parallel(work)
+        except TIMEOUTS as error:
+            raise UserError(
+                f"no chunk finished within {seconds:g} s; what finished is in {folder}, run again to go on"
+            ) from error
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"a worker process died, out of memory perhaps; what finished is in {folder}, run again to go on"
+            ) from error
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let processes that start inside use one thread each."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _passes(outcome: Outcome, threshold: float | None) -> bool:
+    return outcome.score is not None and (threshold is None or outcome.score >= threshold)
+
+
+def _select(
+    parts: Iterable[Part], seeds: range, episodes: int, expert: float | None, share: float
+) -> Collected:
+    """The first `episodes` of those seeds that pass, and what came before the last of them."""
+    parts = tuple(sorted(parts, key=lambda part: part.outcomes[0].seed))
+    outcomes = [outcome for part in parts for outcome in part.outcomes if outcome.seed in seeds]
+    scores = [outcome.score for outcome in outcomes if outcome.score is not None]
+    if share and expert is None and scores:
+        expert = expert_return(scores)
+    compared = expert if share else None
+    threshold = None if compared is None else return_threshold(compared, share)
+    kept = [outcome.seed for outcome in outcomes if _passes(outcome, threshold)][:episodes]
+    end = kept[-1] + 1 if len(kept) == episodes else seeds.stop
+    passed = set(kept)
+    discarded = [outcome for outcome in outcomes if outcome.seed < end and outcome.seed not in passed]
+    return Collected(parts, tuple(kept), tuple(discarded), compared, threshold, end)
+
+
+def _more(result: Collected, planned: int, episodes: int, title: str, folder: Path) -> int:
+    """How many more seeds to play, by the share kept so far."""
+    kept = len(result.kept)
+    if planned >= JUDGED_FROM and kept < LEAST_KEPT * planned:
+        raise UserError(f"{title}{_complaint(result, planned)}; what was played is in {folder}")
+    more = math.ceil((episodes - kept) / max(kept / planned, LEAST_KEPT))
+    return more if planned >= JUDGED_FROM else min(more, JUDGED_FROM - planned)
+
+
+def _complaint(result: Collected, planned: int) -> str:
+    low = sum(outcome.score is not None for outcome in result.discarded)
+    reasons = Counter(outcome.reason for outcome in result.discarded if outcome.score is None)
+    why = [f"{low} scored below {result.threshold:g}"] if low else []
+    why += [f"{count} failed ({reason})" for reason, count in reasons.most_common(3)]
+    share = f"{LEAST_KEPT:.0%}"
+    return f"expected to keep at least {share} of the episodes, kept {len(result.kept)} of {planned}: {', '.join(why)}"

@@ -1,0 +1,92 @@
+"""What holds for every task of every suite; a new suite is covered by being registered."""
+
+import string
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from factotum.core.trees import tree_leaves
+from factotum.worlds.rollout import expert_actor, random_actor, rollout
+from factotum.worlds.suites.registry import expand, suites, task
+from factotum.worlds.suites.task import ExpertFailure
+
+NAMES = expand(list(suites()))
+SEEDS = range(100, 104)
+
+
+@pytest.fixture(params=NAMES)
+def chosen(request):
+    return task(request.param)
+
+
+@pytest.fixture
+def env(chosen):
+    suite = suites()[chosen.name.partition("/")[0]]
+    if suite.missing():
+        pytest.skip(suite.missing())
+    made = chosen.make()
+    yield made
+    made.close()
+
+
+def same(one, other):
+    pairs = zip(tree_leaves(one), tree_leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_declaration(chosen):
+    assert isinstance(chosen.observation_space, spaces.Dict)
+    text = chosen.observation_space["instruction"]
+    assert isinstance(text, spaces.Text)
+    assert chosen.instruction
+    assert set(chosen.instruction) <= set(string.printable)
+    assert len(chosen.instruction) <= text.max_length
+    assert isinstance(chosen.action_space, spaces.Discrete | spaces.Box | spaces.Text)
+    if isinstance(chosen.action_space, spaces.Box):
+        assert chosen.action_space.is_bounded()
+    assert chosen.measure in ("return", "success")
+    assert chosen.max_steps >= 1
+    for score in (chosen.random, chosen.expert):
+        assert score is None or (np.isfinite(score.score) and score.source)
+
+
+def test_plays_as_declared(chosen, env):
+    assert env.observation_space == chosen.observation_space
+    assert env.action_space == chosen.action_space
+
+    def play():
+        actor = random_actor(chosen.action_space, 7)
+        return rollout(env, seed=7, actor=actor, max_steps=min(chosen.max_steps, 12), measure=chosen.measure)
+
+    first, again = play(), play()
+    for observation in first.observations:
+        assert observation in chosen.observation_space
+        assert observation["instruction"]
+    assert same(first.observations, again.observations)
+    assert first.rewards == again.rewards
+
+
+def test_same_seed_same_start_in_another_environment(chosen, env):
+    other = chosen.make()
+    other.reset(seed=12)
+    assert same(env.reset(seed=11)[0], other.reset(seed=11)[0])
+    other.close()
+
+
+def test_expert_reaches_its_reference(chosen, env):
+    if chosen.make_expert is None:
+        pytest.skip("no expert")
+    assert chosen.expert is not None, "an expert without a reference score"
+    scores = []
+    for seed in SEEDS:
+        actor = expert_actor(env, chosen.make_expert)
+        try:
+            episode = rollout(env, seed=seed, actor=actor, max_steps=chosen.max_steps, measure=chosen.measure)
+        except ExpertFailure:
+            continue
+        assert all(action in chosen.action_space for action in episode.actions)
+        assert len(episode.actions) <= chosen.max_steps
+        scores.append(episode.score)
+    random = chosen.random.score if chosen.random else 0.0
+    assert np.mean(scores) >= random + 0.5 * (chosen.expert.score - random)
