@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from factotum.core.trees import Tree
 
@@ -150,6 +151,34 @@ def step_of(tree: Tree, step: int) -> Any:
     if isinstance(tree, tuple):
         return tuple(step_of(value, step) for value in tree)
     return tree[step]
+
+
+def as_space_types(space: spaces.Space, tree: Tree) -> Tree:
+    """Arrays over time with the number types that their spaces declare; nothing is clipped or rounded.
+
+    >>> as_space_types(spaces.Box(-1, 1, (1,), np.float32), np.array([[0.5]])).dtype
+    dtype('float32')
+    """
+    if isinstance(space, spaces.Dict) and isinstance(tree, dict):
+        known = space.spaces
+        return {
+            key: as_space_types(known[key], value) if key in known else value for key, value in tree.items()
+        }
+    if isinstance(space, spaces.Tuple) and isinstance(tree, tuple):
+        return tuple(as_space_types(child, value) for child, value in zip(space.spaces, tree, strict=True))
+    dtype = space.dtype
+    if dtype is None or not isinstance(tree, np.ndarray):
+        return tree
+    same_kind = tree.dtype.kind in {"f": "f", "i": "iu", "u": "iu", "b": "b"}.get(dtype.kind, "")
+    return tree.astype(dtype, copy=False) if same_kind and _fits(tree, dtype) else tree
+
+
+def _fits(values: np.ndarray, dtype: np.dtype) -> bool:
+    """False for integers that would wrap around, which are left for `validate` to find."""
+    if dtype.kind not in "iu" or values.size == 0:
+        return True
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= values.min() and values.max() <= limits.max)
 
 
 def stack_steps(values: Sequence[Any]) -> Tree:

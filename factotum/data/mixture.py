@@ -27,7 +27,7 @@ class Mixture:
     first value; alpha = 0 is the paper's fixed mixture.
 
     >>> mixture = Mixture({"a": 1.0, "b": 1.0}, adaptivity=1.0)
-    >>> mixture.update({"a": 2.0, "b": 2.0}); mixture.update({"a": 0.0, "b": 2.0})
+    >>> mixture({"loss/a": 2.0, "loss/b": 2.0}); mixture({"loss/a": 0.0, "loss/b": 2.0})
     >>> weights = mixture.weights(); bool(weights[1] > weights[0])
     True
 
@@ -47,9 +47,10 @@ class Mixture:
         self.first: dict[str, float] = {}
         self.mean: dict[str, float] = {}
 
-    def update(self, losses: Mapping[str, float]) -> None:
-        """Take in each task's loss of one step."""
-        for name, loss in losses.items():
+    def __call__(self, metrics: Mapping[str, float]) -> None:
+        """Take in one step's metrics: each task's loss under "loss/<task>"."""
+        for key, loss in metrics.items():
+            name = key.removeprefix("loss/")
             if name in self.names and np.isfinite(loss):
                 self.first.setdefault(name, max(loss, 1e-6))
                 old = self.mean.get(name, loss)
@@ -63,10 +64,10 @@ class Mixture:
         factor = np.maximum(np.array(ratio) ** self.adaptivity, self.floor)
         return self.base * factor / (self.base * factor).sum()
 
-    def state(self) -> dict[str, dict[str, float]]:
+    def state_dict(self) -> dict[str, dict[str, float]]:
         """What a resumed run needs."""
         return {"first": dict(self.first), "mean": dict(self.mean)}
 
-    def load(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Take up what `state` gave."""
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Take up what `state_dict` gave."""
         self.first, self.mean = dict(state["first"]), dict(state["mean"])

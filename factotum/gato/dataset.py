@@ -244,10 +244,6 @@ class GatoBatches:
             groups.append((self.tasks[task].name, self.tasks[task].steps(*_indices(spans))))
         return join(groups, self.config)
 
-    def feedback(self, metrics: Mapping[str, float]) -> None:
-        """Take in each task's loss, for an adaptive mixture."""
-        self.mixture.update({name[5:]: loss for name, loss in metrics.items() if name.startswith("loss/")})
-
 
 def _indices(rows: Sequence[Sequence[Span]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Timestep index, presence and segment of each place, `G R`, from spans."""

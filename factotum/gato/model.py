@@ -101,6 +101,10 @@ class Gato(nn.Module, PyTorchModelHubMixin, library_name="factotum", license="ap
             h_MD = h_MD + self.slot_output(F.gelu(asked))
         return h_MD @ self.table.weight.to(h_MD.dtype).T
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the decoder, whose shapes are the same at every step; blocks of values are not."""
+        self.decoder.compile(*args, **options)
+
     def initial_state(self, batch_size: int) -> Cache:
         """Nothing seen yet, for `batch_size` rows."""
         return self.decoder.initial_state(batch_size)

@@ -1,1 +1,1 @@
-"""Loops that take factories: training, meta-training, collecting, evaluating, reporting. They know no model."""
+"""Loops that take factories: train, collect, evaluate, report. They know no model."""

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import fcntl
-import json
 import math
 import multiprocessing
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +23,8 @@ import joblib
 import numpy as np
 
 from factotum.core.checks import UserError
-from factotum.core.files import read_json, write_bytes_atomic, write_json_atomic
 from factotum.training.evaluate import FIRST_SEED
+from factotum.training.parts import Outcome, Part, check_settings, read_parts, write_part
 from factotum.training.progress import Progress
 
 LEAST_KEPT = 0.05
@@ -48,43 +45,11 @@ ONE_THREAD = {
 """Set for workers: two threads in each of two processes on two cores run several times slower than one."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one seed.
-
-    Args:
-        seed: of the episode.
-        score: None when there is no episode.
-        reason: why there is none.
-    """
-
-    seed: int
-    score: float | None
-    reason: str = ""
-
-
 TIMEOUTS = (TimeoutError, multiprocessing.TimeoutError, concurrent.futures.TimeoutError)
 """What joblib's back ends raise when a result does not come in time."""
 
 RunChunk = Callable[[Sequence[int]], tuple[bytes, list[Outcome]]]
-"""Plays the episodes of some seeds; returns them packed, in whatever format, and one outcome for each seed."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One finished chunk on disk.
-
-    Args:
-        path: its file.
-        outcomes: one for each seed, ascending.
-    """
-
-    path: Path
-    outcomes: tuple[Outcome, ...]
-
-    def read(self) -> bytes:
-        """The packed episodes."""
-        return self.path.read_bytes().split(b"\n", 1)[1]
+"""Plays the episodes of some seeds; returns them packed in whatever format, and an outcome for each seed."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +76,7 @@ class Collected:
 def expert_return(returns: Sequence[float]) -> float:
     r"""The best windowed mean return of a source agent.
 
-    $\max_j \frac{1}{W} \sum_{i=j}^{j+W-1} R_i$, with $W = \min(1000, 0.1 N)$ and $N$ episodes in the order collected.
+    $\max_j \frac{1}{W} \sum_{i=j}^{j+W-1} R_i$, with $W = \min(1000, 0.1 N)$ and $N$ episodes in order.
 
     Args:
         returns: N returns.
@@ -167,7 +132,7 @@ def collect(
 ) -> Collected:
     """Play seeds from `first_seed` on until enough episodes pass the filter.
 
-    The joblib back end is whatever `joblib.parallel_config` says outside: processes of this machine, Dask or Ray.
+    The joblib back end is what `joblib.parallel_config` says outside: local processes, Dask or Ray.
 
     Args:
         run_chunk: plays one chunk; must be picklable.
@@ -190,19 +155,19 @@ def collect(
             collects into the same folder, a worker died or hung, or the disk is full. Finished parts stay.
     """
     folder = Path(folder)
-    _check_settings(folder, settings)
+    check_settings(folder, settings)
     parts = read_parts(folder)
     threshold = return_threshold(expert, share) if share and expert is not None else None
     planned = min(episodes, JUDGED_FROM)
     while True:
-        _check_seeds(first_seed, first_seed + planned)
-        done = {outcome.seed: outcome for part in parts for outcome in part.outcomes}
         seeds = range(first_seed, first_seed + planned)
-        chunks = _chunks([seed for seed in seeds if seed not in done], chunk, jobs)
-        with Progress(planned, title, "episodes", done=planned - sum(map(len, chunks))) as bar:
-            kept = sum(_passes(done[seed], threshold) for seed in seeds if seed in done)
+        _check_seeds(seeds)
+        done = [outcome for part in parts for outcome in part.outcomes if outcome.seed in seeds]
+        chunks = _chunks(sorted(set(seeds) - {outcome.seed for outcome in done}), chunk, jobs)
+        kept = sum(_passes(outcome, threshold) for outcome in done)
+        with Progress(planned, title, "episodes", done=len(done)) as bar:
             for payload, outcomes in _results(run_chunk, chunks, jobs, chunk_seconds, folder):
-                parts.append(_write_part(folder, payload, outcomes))
+                parts.append(write_part(folder, payload, outcomes))
                 kept += sum(_passes(outcome, threshold) for outcome in outcomes)
                 bar.advance(len(outcomes), note=f"{kept} kept")
         result = _select(parts, seeds, episodes, expert, share)
@@ -211,92 +176,10 @@ def collect(
         planned += _more(result, planned, episodes, f"{title}: ", folder)
 
 
-@contextlib.contextmanager
-def exclusive(folder: Path | str) -> Iterator[None]:
-    """Hold a folder for this process alone; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / "lock", "w")
-    except OSError as error:
-        raise UserError(f"cannot write in {folder}: {error.strerror or error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another process is collecting into {folder}") from error
-        yield
-
-
-def read_parts(folder: Path | str) -> list[Part]:
-    """The whole parts in a folder; what is torn or altered is removed, so that it is played again.
-
-    >>> read_parts("/nowhere")
-    []
-    """
-    for torn in Path(folder).glob(".*.tmp"):
-        torn.unlink()
-    parts = []
-    for path in sorted(Path(folder).glob("*.part")):
-        part = _read_part(path)
-        if part is None:
-            path.unlink()
-        else:
-            parts.append(part)
-    return parts
-
-
-def _read_part(path: Path) -> Part | None:
-    header, _, payload = path.read_bytes().partition(b"\n")
-    try:
-        values = json.loads(header)
-    except ValueError:
-        return None
-    if values["crc32"] != zlib.crc32(payload):
-        return None
-    return Part(path, tuple(Outcome(**outcome) for outcome in values["outcomes"]))
-
-
-def _write_part(folder: Path, payload: bytes, outcomes: list[Outcome]) -> Part:
-    header = {"crc32": zlib.crc32(payload), "outcomes": [asdict(outcome) for outcome in outcomes]}
-    path = folder / f"{outcomes[0].seed:010d}.part"
-    write_bytes_atomic(path, json.dumps(header).encode() + b"\n" + payload)
-    return Part(path, tuple(outcomes))
-
-
-def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the settings beside the parts; refuse parts that other settings made."""
-    path = folder / "settings.json"
-    wanted = json.loads(json.dumps(settings))
-    if not path.exists():
-        write_json_atomic(path, wanted)
-        return
-    found = read_json(path)
-    if found != wanted:
+def _check_seeds(seeds: range) -> None:
+    if seeds.start < 0 or seeds.stop > FIRST_SEED:
         raise UserError(
-            f"{folder} holds an unfinished collection with {settings_difference(found, wanted)}: "
-            "finish it with its own settings, or delete that folder"
-        )
-
-
-def settings_difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Where two settings differ, in words.
-
-    >>> settings_difference({"noise": 0.1, "seed": 0}, {"noise": 0.0, "seed": 0})
-    'noise 0.1 instead of 0.0'
-    """
-    keys = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-    return ", ".join(f"{key} {found.get(key)!r} instead of {wanted.get(key)!r}" for key in keys)
-
-
-def _check_seeds(first: int, end: int) -> None:
-    if not 0 <= first < end <= FIRST_SEED:
-        raise UserError(
-            f"expected training seeds from 0 to {FIRST_SEED - 1}, got {first} to {end - 1}: "
+            f"expected training seeds from 0 to {FIRST_SEED - 1}, got {seeds.start} to {seeds.stop - 1}: "
             "higher ones are for evaluation"
         )
 
@@ -344,7 +227,7 @@ def _results(
             ) from error
         except BrokenProcessPool as error:
             raise UserError(
-                f"a worker process died, out of memory perhaps; what finished is in {folder}, run again to go on"
+                f"a worker died, out of memory perhaps; what finished is in {folder}, run again to go on"
             ) from error
 
 
@@ -399,5 +282,5 @@ def _complaint(result: Collected, planned: int) -> str:
     reasons = Counter(outcome.reason for outcome in result.discarded if outcome.score is None)
     why = [f"{low} scored below {result.threshold:g}"] if low else []
     why += [f"{count} failed ({reason})" for reason, count in reasons.most_common(3)]
-    share = f"{LEAST_KEPT:.0%}"
-    return f"expected to keep at least {share} of the episodes, kept {len(result.kept)} of {planned}: {', '.join(why)}"
+    kept = f"kept {len(result.kept)} of {planned}"
+    return f"expected to keep at least {LEAST_KEPT:.0%} of the episodes, {kept}: {', '.join(why)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -171,11 +172,11 @@ def seed_device(device: torch.device, seed: int) -> None:
 
 def compiler_works(device: torch.device) -> bool:
     """Try `torch.compile` on one line; where that fails, warn and say so."""
+    fresh = time.time_ns() % 1_000_003  # a program that no cache holds from when there was a compiler
     try:
-        probe = torch.compile(lambda x: x.sin() + 1, options={"force_disable_caches": True})
-        probe(torch.ones(4, device=device))
+        torch.compile(lambda x: x.sin() + fresh)(torch.ones(4, device=device))
     except Exception as error:  # compilers fail in every way there is
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0][:200]
         warnings.warn(f"compile_model: no working compiler, going on uncompiled ({reason})", stacklevel=2)
         torch._dynamo.reset()
         return False

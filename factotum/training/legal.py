@@ -74,9 +74,8 @@ def _dict_fault(space: spaces.Dict, value: Any, key: str) -> tuple[str, str] | N
 def _tuple_fault(space: spaces.Tuple, value: Any, key: str) -> tuple[str, str] | None:
     if not isinstance(value, (tuple, list)) or len(value) != len(space):
         return key, f"expected {len(space)} parts, got {_short(value)}"
-    found = (
-        fault(part, item, f"{key}/{i}" if key else str(i)) for i, (part, item) in enumerate(zip(space, value, strict=True))
-    )
+    pairs = enumerate(zip(space, value, strict=True))
+    found = (fault(part, item, f"{key}/{i}" if key else str(i)) for i, (part, item) in pairs)
     return next((problem for problem in found if problem is not None), None)
 
 

@@ -23,7 +23,8 @@ def page(title: str, subtitle: str, sections: Iterable[tuple[str, str]]) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f'<body><header><h1>{escape(title)}</h1><p class="soft">{escape(subtitle)}</p></header>\n{body}\n</body></html>\n'
+        f'<body><header><h1>{escape(title)}</h1><p class="soft">{escape(subtitle)}</p></header>\n'
+        f"{body}\n</body></html>\n"
     )
 
 
@@ -77,7 +78,8 @@ def cards(summary: Summary) -> str:
 
 def aggregate_table(summary: Summary) -> str:
     """Mean, median, interquartile mean and share at half of the expert, one line an agent."""
-    head = "<tr><th>agent</th><th>tasks</th><th>mean</th><th>median</th><th>IQM</th><th>≥ half of expert</th></tr>"
+    names = ("agent", "tasks", "mean", "median", "IQM", "≥ half of expert")
+    head = "<tr>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"
     body = "".join(_aggregate_row(one, one.label == summary.agent) for one in summary.aggregates)
     jat = ""
     if summary.jat is not None:
@@ -129,7 +131,8 @@ def _family_row(family: str, rows: Sequence[TaskRow], agent: str, columns: int, 
     values = [s.normalised for row in rows if (s := row.scores.get(agent)) and s.normalised is not None]
     mean = f"mean {number(sum(values) / len(values))}" if values else ""
     rest = "<td></td>" * (1 + jat)
-    return f"<tr class=family><td colspan={columns + 1}>{escape(family)}</td><td class=bar>{mean}</td>{rest}</tr>"
+    name = f"<td colspan={columns + 1}>{escape(family)}</td>"
+    return f"<tr class=family>{name}<td class=bar>{mean}</td>{rest}</tr>"
 
 
 def _task_row(row: TaskRow, columns: list[str], agent: str, jat: bool) -> str:
@@ -163,11 +166,11 @@ def _bar(row: TaskRow, score: Score | None) -> str:
 def _footnotes(summary: Summary) -> str:
     stored = {one.source for row in summary.rows for one in (row.random, row.expert) if one is not None}
     sources = sorted(source for source in stored if not source.startswith("measured here"))
-    notes = ["normalised = (score − random) / (expert − random)"]
+    notes = ["Normalised = (score − random) / (expert − random)"]
     if len(sources) < len(stored):
-        notes.append("random and expert played the same seeds here unless marked *")
+        notes.append("Random and expert played the same seeds here unless marked *")
     if sources:
-        notes.append("* stored reference: " + "; ".join(sources[:6]) + ("; …" if len(sources) > 6 else ""))
+        notes.append("* Stored reference: " + "; ".join(sources[:6]) + ("; …" if len(sources) > 6 else ""))
     gave_up = [
         (row.task, score.failed)
         for row in summary.rows
@@ -175,7 +178,7 @@ def _footnotes(summary: Summary) -> str:
     ]
     if gave_up:
         listed = ", ".join(f"{task} {count}" for task, count in gave_up)
-        notes.append(f"episodes the expert gave up on, not counted: {listed}")
+        notes.append(f"Episodes the expert gave up on, not counted: {listed}")
     return f'<p class="note">{escape(". ".join(notes))}.</p>'
 
 
@@ -190,9 +193,8 @@ def worst_list(summary: Summary) -> str:
 
 def rollout_figure(rollout: Rollout, strip: bytes | None, film: bytes | None) -> str:
     """One episode: its instruction, its pictures, how it ended."""
-    pictures = _image(strip, "png", f"frames of {rollout.task}", "strip") + _image(
-        film, "gif", "animation", "film"
-    )
+    pictures = _image(film, "gif", "animation", "film")
+    pictures += _image(strip, "png", f"frames of {rollout.task}", "strip")
     told = f"“{escape(rollout.instruction)}”" if rollout.instruction else ""
     answer = f" → <b>“{escape(rollout.answer)}”</b>" if rollout.answer is not None else ""
     ended = (

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from factotum.training.summary import Summary, TaskRow
 
@@ -90,25 +91,21 @@ def _draw_bars(axes: Any, rows: Sequence[TaskRow], agent: str, families: list[st
     axes.errorbar(
         values, range(len(rows)), xerr=spread, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2, zorder=3
     )
-    for label, marker, points in (
-        ("retrieve-and-play", "D", [_normalised(row, "retrieve") for row in rows]),
-        ("JAT (published)", "|", [row.jat for row in rows]),
-    ):
-        places = [(point, y) for y, point in enumerate(points) if point is not None]
-        if places and (label[0] == "J" or agent != "retrieve"):
-            size, face = (22, "white") if marker == "D" else (90, INK)
-            axes.scatter(
-                *zip(*places, strict=True),
-                s=size,
-                marker=marker,
-                c=face,
-                edgecolors=INK,
-                linewidths=1.1,
-                zorder=4,
-                label=label,
-            )
+    if agent != "retrieve":
+        points = [_normalised(row, "retrieve") for row in rows]
+        _mark(axes, points, "retrieve-and-play", marker="D", markersize=4.5, markerfacecolor="white")
+    _mark(axes, [row.jat for row in rows], "JAT (published)", marker="|", markersize=10, markeredgewidth=1.6)
     axes.plot([], [], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)), label="half of expert")
     axes.set_xlim(low, high)
+
+
+def _mark(axes: Any, points: Sequence[float | None], label: str, **style: Any) -> None:
+    """A marker in the row of each task that has a number."""
+    places = [(point, y) for y, point in enumerate(points) if point is not None]
+    if places:
+        axes.plot(
+            *zip(*places, strict=True), linestyle="", markeredgecolor=INK, zorder=4, label=label, **style
+        )
 
 
 def _floor(value: float) -> float:
@@ -210,10 +207,16 @@ def _draw_curves(axes: Any, title: str, series: Series) -> None:
         axes.set_yscale("log")
     if title.startswith(("tokens", "share")):
         axes.set_ylim(0, max(every) * 1.1 or 1)
+    if title.startswith("share"):
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     axes.set_title(title)
     axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     if len(series) > 1:
-        axes.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(1.0, 1.02), handlelength=1.2)
+        # Losses fall, so the upper right is where curves are not.
+        axes.legend(
+            fontsize=7, loc="upper right", ncols=1 + (len(series) > 5), handlelength=1.2, labelspacing=0.3
+        )
 
 
 def _style() -> Any:

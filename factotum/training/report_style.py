@@ -11,10 +11,10 @@ body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Ar
 h1 { font-size: 28px; margin: 0 0 2px; letter-spacing: -.01em; }
 h2 { font-size: 19px; margin: 40px 0 10px; padding-bottom: 5px; border-bottom: 1px solid var(--line); }
 h3 { font-size: 15px; margin: 22px 0 8px; }
-p { margin: 6px 0 10px; max-width: 76ch; }
+p { margin: 6px 0 10px; max-width: 90ch; }
 .soft, figcaption, .note { color: var(--soft); }
-.note { font-size: 13px; }
-.cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 22px 0 6px; }
+.note { font-size: 13px; max-width: none; }
+.cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 18px 0 20px; }
 .card { flex: 1 1 150px; border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; }
 .card b { display: block; font-size: 26px; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .card span { font-size: 13px; color: var(--soft); }
@@ -38,9 +38,9 @@ figure { margin: 0 0 20px; break-inside: avoid; }
 figure svg, .plot svg { max-width: 100%; height: auto; }
 figcaption { font-size: 13px; margin-top: 5px; }
 figcaption b { color: var(--ink); }
-.pictures { display: flex; flex-wrap: wrap; gap: 10px; align-items: flex-start; }
-.pictures img { height: 128px; max-width: 100%; object-fit: contain; object-position: left;
-  border: 1px solid var(--line); }
+.pictures { display: flex; gap: 12px; align-items: flex-start; }
+.pictures img { height: 128px; flex: none; }
+.pictures .strip { flex: 0 1 auto; min-width: 0; height: auto; max-height: 128px; align-self: center; }
 pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px;
   font-size: 12.5px;
   overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }

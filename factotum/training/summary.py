@@ -206,7 +206,8 @@ def _row(
         for label, episodes in agents.items()
         if _counted(episodes).size
     }
-    return TaskRow(task, scores, random, expert, jat, refused)
+    # Without a scale JAT's published 1.0 says nothing either.
+    return TaskRow(task, scores, random, expert, None if refused else jat, refused)
 
 
 def _counted(episodes: list[tuple[float, bool]]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A world whose answer is its question, for training in seconds; also run alone, to be killed or under torchrun.
+"""A world whose answer is its question, learnt in seconds; also run alone, to be killed or under torchrun.
 
 `python -m tests.training.identity PLAN.json`: each entry of the plan is the arguments of `train_identity`.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from factotum.core.seeding import torch_generator
 from factotum.training.config import TrainConfig
@@ -130,6 +131,8 @@ def train_identity(
     def killable_objective(model: nn.Module, batch: Batch):
         if batch.step == kill_in_update:
             kill()
+        # Blocks are whole only while they compute.
+        assert isinstance(model.blocks[0][0].weight, DTensor) == config.sharded
         return objective(model, batch)
 
     def killable_save(model: nn.Module, folder: Path) -> None:

@@ -69,12 +69,12 @@ def _freeway(wait: int, retreat: bool, memory: np.ndarray, step: int) -> int:
 
 
 PLANNERS = {
-    "Pong": Planner(tuple(partial(_pong, aim) for aim in (-6, -4, -2, 0, 2, 4, 6)), 60, 20),
+    "Pong": Planner(tuple(partial(_pong, aim) for aim in (-8, -6, -4, -2, 0, 2, 4, 6, 8)), 70, 20),
     "Breakout": Planner(tuple(partial(_breakout, aim) for aim in (-12, -10, -8, -6, -4, -2, 0)), 60, 20),
     "Freeway": Planner(
-        (*(partial(_freeway, wait, False) for wait in range(8)), *(partial(_freeway, wait, True) for wait in (2, 4, 6))),
-        24,
-        2,
+        tuple(partial(_freeway, wait, retreat) for wait, retreat in ((0, False), (2, False), (4, False), (3, True))),
+        12,
+        3,
         lambda memory: int(memory[14]) / 1000,
     ),
 }

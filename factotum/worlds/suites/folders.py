@@ -51,11 +51,11 @@ def captions_task(folder: str | Path) -> Task:
     """
     folder = Path(folder)
     captions = read_captions(folder)
+    parts = held_out_split(sorted(captions), f"captions:{folder}")
     instruction = "describe the picture"
     image = spaces.Box(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     observations = spaces.Dict({"instruction": _text_space([instruction]), "image": image})
     answers = _text_space([text for texts in captions.values() for text in texts])
-    parts = held_out_split(sorted(captions), f"captions:{folder}")
 
     def draw(seed: int) -> Example:
         name = item_of_seed(parts, seed)

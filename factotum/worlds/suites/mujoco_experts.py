@@ -75,18 +75,16 @@ def riccati_gain(dynamics: np.ndarray, push: np.ndarray, control_cost: float = 0
 def reach(env: gymnasium.Env) -> Expert:
     """Inverse kinematics of Reacher's two links, then proportional-derivative control of the joints."""
     data = env.unwrapped.data  # type: ignore[attr-defined]
+    stiffness, damping = 0.25, 0.05  # tuned by grid: the dearest term is the squared action
     lengths = 0.1, 0.11  # shoulder to elbow, elbow to fingertip
 
     def act(observation: Any, last_action: Any) -> np.ndarray:
         goals = elbow_angles(*data.qpos[2:4], *lengths)
         errors = [_wrapped(goal - data.qpos[:2]) for goal in goals]
         error = min(errors, key=lambda each: float(abs(each).max()))
-        return (REACH_P * error - REACH_D * data.qvel[:2]).clip(-1, 1).astype(np.float32)
+        return (stiffness * error - damping * data.qvel[:2]).clip(-1, 1).astype(np.float32)
 
     return act
-
-
-REACH_P, REACH_D = 0.5, 0.05
 
 
 def elbow_angles(x: float, y: float, upper: float, lower: float) -> list[np.ndarray]:
@@ -107,19 +105,18 @@ def _wrapped(angle: np.ndarray) -> np.ndarray:
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
-SWIM_PERIOD, SWIM_LAG = 30.0, 1.5
+# Found by augmented random search (Mania et al. 2018, arXiv 1803.07055), 420 episodes from zero.
+SWIM_GAIN = np.array(
+    [
+        [1.93, -0.27, -2.51, -0.42, 1.91, 1.08, 2.56, -0.98],
+        [1.5, 1.86, -0.58, 0.38, 1.87, -2.0, 2.22, 1.76],
+    ]
+)
 
 
 def swim(env: gymnasium.Env) -> Expert:
-    """A travelling wave: both joints driven by one sine, the second behind the first."""
-    unwrapped: Any = env.unwrapped
-
-    def act(observation: Any, last_action: Any) -> np.ndarray:
-        steps = unwrapped.data.time / unwrapped.dt
-        phase = 2 * np.pi * steps / SWIM_PERIOD
-        return np.sin([phase, phase - SWIM_LAG]).astype(np.float32)
-
-    return act
+    """A linear policy on the eight numbers observed, cut off at the bounds."""
+    return lambda observation, last_action: (SWIM_GAIN @ observation["state"]).clip(-1, 1).astype(np.float32)
 
 
 EXPERTS: dict[str, Callable[[gymnasium.Env], Expert]] = {

@@ -1,0 +1,1 @@
+"""Where systems, worlds and training meet: one file a command."""

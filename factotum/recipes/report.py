@@ -1,0 +1,43 @@
+"""`factotum report`: a run as one offline HTML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from factotum.core.checks import UserError
+from factotum.recipes.evaluate import summarise_run
+from factotum.training.records import read_episodes
+from factotum.training.report import write_report
+
+
+@dataclass(frozen=True)
+class Args:
+    """Write a run's tables, curves, rollouts and provenance into one file that needs no network."""
+
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    """folder of the run"""
+    out: Path | None = None
+    """file to write; RUN/report.html by default"""
+    title: str | None = None
+    """heading; the run's name by default"""
+    agent: str | None = None
+    """label of the agent that the report is about; by default the last that is no baseline"""
+    pictures: int = 4
+    """rollouts shown of each family at most"""
+
+
+def main(args: Args) -> Path:
+    """Write the report and say where it is."""
+    if not args.run.is_dir():
+        raise UserError(f"run: expected the folder of a run, found none at {args.run}")
+    evaluated = bool(read_episodes(args.run / "evaluation"))
+    summary = summarise_run(args.run, args.agent) if evaluated else None
+    if args.agent is not None and (summary is None or args.agent not in summary.labels):
+        raise UserError(f"agent: expected one that was evaluated in {args.run}, got {args.agent!r}")
+    path = write_report(args.run, summary, out=args.out, title=args.title, pictures_per_family=args.pictures)
+    print(f"report: {path}")
+    return path
