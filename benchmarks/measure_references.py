@@ -9,6 +9,7 @@ started again at any time.
 
 from __future__ import annotations
 
+import fcntl
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,10 +72,12 @@ def measure(chosen: Task, kind: str, episodes: int) -> dict[str, Any]:
 
 def record(name: str, kind: str, entry: dict[str, Any]) -> None:
     """Add one entry to the package's file, in the order of names."""
-    contents = read_json(REFERENCES)
-    contents["tasks"].setdefault(name, {})[kind] = entry
-    contents["tasks"] = {task_name: contents["tasks"][task_name] for task_name in sorted(contents["tasks"])}
-    write_json_atomic(REFERENCES, contents)
+    with open(__file__) as lock:  # several may measure at once: one writes at a time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        contents = read_json(REFERENCES)
+        contents["tasks"].setdefault(name, {})[kind] = entry
+        contents["tasks"] = dict(sorted(contents["tasks"].items()))
+        write_json_atomic(REFERENCES, contents)
 
 
 def main(args: Args) -> None:
@@ -89,9 +92,8 @@ def main(args: Args) -> None:
             start = time.perf_counter()
             entry = measure(chosen, kind, args.episodes)
             record(name, kind, entry)
-            print(
-                f"{name:40} {kind:7} {entry['score']:10.3f}  {time.perf_counter() - start:6.1f} s", flush=True
-            )
+            seconds = time.perf_counter() - start
+            print(f"{name:40} {kind:7} {entry['score']:10.3f}  {seconds:6.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -55,13 +55,61 @@ class FileIndex:
     lengths: list[int] = field(default_factory=list)
 
 
-def write_file(target: Path | io.BytesIO, episodes: Iterable[Episode | StoredEpisode]) -> FileIndex:
+def write_file(path: Path, episodes: Iterable[Episode | StoredEpisode]) -> FileIndex:
     """Write episodes into a new HDF5 file, one in memory at a time.
 
     Raises:
-        OSError, RuntimeError: the disk is full; h5py raises either.
+        OSError: the disk is full.
         ValueError: a text that HDF5 cannot hold.
     """
+    with open(path, "wb+", buffering=0) as raw:
+        target = _KeepsErrors(raw)
+        index = _write(target, episodes)
+        target.check()
+    return index
+
+
+class _KeepsErrors(io.RawIOBase):
+    """A file that swallows what cannot be written and says so at `check`.
+
+    HDF5 does not recover from a failed write: it fails again when it closes, prints pages and may crash.
+    """
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self.raw, self.error = raw, None
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(view):
+                done += self.raw.write(view[done:])
+        except OSError as error:
+            self.error = self.error or error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self.raw.truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return self.raw.tell() if size is None else size
+
+    def readinto(self, buffer: Any) -> int:
+        return self.raw.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.raw.tell()
+
+
+def _write(target: io.BytesIO | _KeepsErrors, episodes: Iterable[Episode | StoredEpisode]) -> FileIndex:
     index = FileIndex()
     with h5py.File(target, "w") as file:
         for number, episode in enumerate(episodes):
@@ -69,6 +117,8 @@ def write_file(target: Path | io.BytesIO, episodes: Iterable[Episode | StoredEpi
             index.seeds.append(episode.seed)
             index.scores.append(episode.score)
             index.lengths.append(len(episode))
+            if isinstance(target, _KeepsErrors):
+                target.check()
     return index
 
 
@@ -80,7 +130,7 @@ def pack(episodes: Iterable[Episode]) -> bytes:
     [(7, 1)]
     """
     buffer = io.BytesIO()
-    write_file(buffer, episodes)
+    _write(buffer, episodes)
     return buffer.getvalue()
 
 

@@ -242,7 +242,7 @@ def write_dataset(
         storage.update_metadata(_minari_metadata(storage, dataset_id, metadata, index))
         _sync(temporary / "data")
         replace_folder(temporary, final)
-    except (OSError, RuntimeError) as error:  # RuntimeError: h5py's word for a failed write at closing
+    except OSError as error:
         raise UserError(f"cannot write {final}: {one_line(error)}; what was there is unchanged") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -261,7 +261,8 @@ def dataset_path(root: Path | str, dataset_id: str) -> Path:
     match = DATASET_ID_RE.fullmatch(dataset_id)
     if match is None or match.group("version") is None:
         raise UserError(
-            f"expected a dataset id such as namespace/name-v0 of letters, digits, _ and -, got {dataset_id!r}"
+            "expected a dataset id such as namespace/name-v0, of letters, digits, _ and -, the namespace "
+            f"of two or more, got {dataset_id!r}"
         )
     if "data" in dataset_id.split("/")[:-1]:
         raise UserError(f"dataset id {dataset_id!r}: minari takes a folder named 'data' for the end of an id")

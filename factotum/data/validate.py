@@ -217,7 +217,7 @@ def _(space: spaces.MultiDiscrete, values: Tree, key: str) -> Iterator[_Finding]
     if wrong:
         yield from wrong
         return
-    last = space.start + space.nvec - 1
+    last = space.start.astype(np.int64) + space.nvec - 1
     bad = (values < space.start) | (values > last)
     yield from _outside(bad, values, key, lambda at: f"an integer from {space.start[at]} to {last[at]}")
 

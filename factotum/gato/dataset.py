@@ -22,7 +22,7 @@ from factotum.gato.config import GatoConfig, Vocabulary
 from factotum.gato.sequence import Batch, Steps, join, positions_per_step
 from factotum.gato.statistics import Statistics
 from factotum.gato.text import TextTokenizer
-from factotum.gato.tokens import ABSENT, encode_steps
+from factotum.gato.tokens import ABSENT, encode_steps, legal_ranges, to_bins
 
 
 class TextTable:
@@ -40,9 +40,16 @@ class TextTable:
         return (self.texts.setdefault(text, len(self.texts)),)
 
 
-def action_kind(space: spaces.Space) -> str:
-    """"text" for a Text space, "ids" else: what a shard's action column holds."""
-    return "text" if isinstance(space, spaces.Text) else "ids"
+def continuous_actions(space: spaces.Space) -> list[bool]:
+    """For each scalar of an action whether it is continuous; one False for a text.
+
+    >>> continuous_actions(spaces.Tuple([spaces.Discrete(2), spaces.Box(-1, 1, (2,))]))
+    [False, True, True]
+    """
+    if isinstance(space, spaces.Text):
+        return [False]
+    vocabulary = Vocabulary()
+    return [start >= vocabulary.continuous_start for start, _ in legal_ranges(space, vocabulary)]
 
 
 def write_task_shard(
@@ -61,7 +68,13 @@ def write_task_shard(
         UserError: a value outside its space, or no episode; what stood at `folder` is unharmed.
     """
     table, vocabulary = TextTable(), Vocabulary()
-    information: dict[str, Any] = {"task": task, "body": body, "fingerprint": fingerprint, "texts": []}
+    information: dict[str, Any] = {
+        "task": task,
+        "body": body,
+        "fingerprint": fingerprint,
+        "texts": [],
+        "continuous_actions": continuous_actions(action_space),
+    }
 
     def columns() -> Iterable[dict[str, np.ndarray]]:
         for episode in episodes:
@@ -95,10 +108,11 @@ def _episode_columns(
     actions = encode_steps(
         action_space, episode.actions, vocabulary, role="action", tokenizer=table, path="action"
     )
-    if action_kind(action_space) == "text":
+    if isinstance(action_space, spaces.Text):
         columns["action"] = actions[0].ids[:, :1].astype(np.int32)
     else:
-        columns["action"] = np.concatenate([leaf.ids for leaf in actions], -1).astype(np.int32)
+        parts = [leaf.ids if leaf.values is None else leaf.values for leaf in actions]
+        columns["action"] = np.concatenate(parts, -1).astype(np.float32)
     return columns, order
 
 
@@ -115,7 +129,7 @@ class TaskData:
     text_action: bool
     text_ids: np.ndarray
     action_ids: np.ndarray
-    shift: int
+    vocabulary: Vocabulary
     statistics: Statistics
 
     @classmethod
@@ -134,7 +148,7 @@ class TaskData:
             text_action=text_action,
             text_ids=_pad([ids[:longest] for ids in coded]),
             action_ids=_pad([(*ids[: longest - 1], 0) for ids in coded]),
-            shift=config.vocabulary.continuous_start - Vocabulary().continuous_start,
+            vocabulary=config.vocabulary,
             statistics=statistics,
         )
 
@@ -160,8 +174,8 @@ class TaskData:
     def _actions(self, stored: np.ndarray) -> np.ndarray:
         if self.text_action:
             return self.action_ids[stored[..., 0]]
-        ids = stored.astype(np.int64)
-        return np.where(ids >= Vocabulary().continuous_start, ids + self.shift, ids)
+        continuous = np.array(self.shard.information["continuous_actions"])
+        return np.where(continuous, to_bins(stored, self.vocabulary), stored.astype(np.int64))
 
     def row_steps(self, config: GatoConfig) -> int:
         """Timesteps that fill a row, from the mean over the shard's start."""

@@ -178,9 +178,11 @@ class FusedEmbedding(nn.Module):
         return slots(self.codes(block.values + 1) * (block.values >= 0)[..., None])
 
     def _numbers(self, values_Mn2: Tensor) -> Tensor:
-        standardised = values_Mn2[..., :1].clamp(-10.0, 10.0)
-        angles = torch.cat([standardised * frequency for frequency in self.FREQUENCIES], -1)
-        return torch.cat([standardised, values_Mn2[..., 1:], angles.sin(), angles.cos()], -1)
+        there = ~values_Mn2.isnan()
+        values = values_Mn2.nan_to_num(0.0)
+        standardised = values[..., :1].clamp(-10.0, 10.0)
+        angles = standardised * torch.tensor(self.FREQUENCIES, device=values.device)
+        return torch.cat([standardised, values[..., 1:], angles.sin(), angles.cos()], -1) * there[..., :1]
 
 
 EMBEDDINGS = {"scalar": ScalarEmbedding, "fused": FusedEmbedding}

@@ -242,9 +242,36 @@ def _targets(
     return {"where": where, "slot": slot, "ids": ids}
 
 
-def join(
-    groups: list[tuple[str, Steps]], config: GatoConfig, length: int | None = None
-) -> Batch:
+def merge_blocks(blocks: list[Block]) -> list[Block]:
+    """Blocks of one kind (and image shape) as one, narrower ones padded by ABSENT or NaN: few, large operations."""
+    alike: dict[Any, list[Block]] = {}
+    for block in blocks:
+        shape = block.values.shape[1:] if block.kind == "image" else None
+        alike.setdefault((block.kind, shape), []).append(block)
+    return [_merge(kind, group) for (kind, _), group in alike.items()]
+
+
+def _merge(kind: str, group: list[Block]) -> Block:
+    if len(group) == 1:
+        return group[0]
+    width = max(block.values.shape[1] if block.values.dim() > 1 else 0 for block in group)
+    padding = float("nan") if kind == "continuous" else ABSENT
+    padded = kind in ("text", "discrete", "action", "continuous")
+    values = [_widen(block.values, width, padding) if padded else block.values for block in group]
+    local = [block.local for block in group if block.local is not None]
+    where = torch.cat([block.where for block in group])
+    return Block(kind, torch.cat(values), where, torch.cat(local) if local else None)
+
+
+def _widen(values: Tensor, width: int, padding: float) -> Tensor:
+    if values.shape[1] == width:
+        return values
+    wide = values.new_full((len(values), width, *values.shape[2:]), padding)
+    wide[:, : values.shape[1]] = values
+    return wide
+
+
+def join(groups: list[tuple[str, Steps]], config: GatoConfig, length: int | None = None) -> Batch:
     """One batch of rows of several tasks, each a named `Steps`, for training."""
     T = config.context if length is None else length
     blocks: list[Block] = []
@@ -264,7 +291,7 @@ def join(
     return Batch(
         rows=row,
         length=T,
-        blocks=blocks,
+        blocks=merge_blocks(blocks),
         segments_BT=segments_BT if split else None,
         target_where_M=torch.from_numpy(np.concatenate(where)),
         target_slot_M=torch.from_numpy(np.concatenate(slot)),

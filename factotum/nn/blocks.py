@@ -115,18 +115,17 @@ class Decoder(nn.Module):
         self, x_BTD: Float[Tensor, "B T D"], segments_BT: Int[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T D"]:
         """All positions at once; positions of different segments do not see one another."""
-        B, T, _ = x_BTD.shape
-        positions = torch.arange(T, device=x_BTD.device).expand(B, T)
+        positions = torch.arange(x_BTD.shape[1], device=x_BTD.device)[None]
         mask = self._mask(positions, segments_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD, positions, mask)
         return self.norm(x_BTD)
 
-    def _mask(self, positions_BT: Tensor, segments_BT: Tensor | None) -> Bool[Tensor, "B 1 T T"] | None:
-        T = positions_BT.shape[1]
+    def _mask(self, positions_1T: Tensor, segments_BT: Tensor | None) -> Bool[Tensor, "#B 1 T T"] | None:
+        T = positions_1T.shape[1]
         if segments_BT is None and self.window >= T:
             return None
-        distance = positions_BT[:, :, None] - positions_BT[:, None, :]
+        distance = positions_1T[:, :, None] - positions_1T[:, None, :]
         mask = (distance >= 0) & (distance < self.window)
         if segments_BT is not None:
             mask = mask & (segments_BT[:, :, None] == segments_BT[:, None, :])

@@ -167,7 +167,8 @@ def _spread(values: np.ndarray) -> str:
     'mean 3 (min 1, quartiles 1.5 2 4, max 6)'
     """
     low, first, middle, third, high = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
-    return f"mean {values.mean():.3g} (min {low:.3g}, quartiles {first:.3g} {middle:.3g} {third:.3g}, max {high:.3g})"
+    quartiles = f"{first:.3g} {middle:.3g} {third:.3g}"
+    return f"mean {values.mean():.3g} (min {low:.3g}, quartiles {quartiles}, max {high:.3g})"
 
 
 def _reference(reference: dict[str, Any]) -> str:

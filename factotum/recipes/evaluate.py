@@ -12,13 +12,13 @@ import tyro
 
 from factotum.core.checks import UserError
 from factotum.core.files import read_json, write_json_atomic
-from factotum.recipes.players import Player, find_checkpoint, make_player, require_installed, run_of
+from factotum.recipes.agents import AgentSpec, find_agent, find_checkpoint, require_installed, run_of
 from factotum.recipes.tables import print_summary
 from factotum.training.evaluate import EpisodeResult, evaluation_seeds
 from factotum.training.progress import Progress
 from factotum.training.provenance import record_command
-from factotum.training.records import episode_file, play_missing, read_episodes
-from factotum.training.rollouts import Recorder
+from factotum.training.records import play_missing, read_episodes
+from factotum.training.rollouts import Recorder, read_rollout
 from factotum.training.summary import BASELINES, Summary, Yardstick, summarise
 from factotum.worlds.suites import registry
 from factotum.worlds.suites.jat import jat_score
@@ -66,7 +66,7 @@ def main(args: Args) -> Summary:
     seeds = evaluation_seeds(args.episodes, args.seed)
     tasks = [registry.task(name) for name in task_names(args)]
     require_installed([task.name for task in tasks])
-    player = make_player(
+    agent = find_agent(
         args.agent,
         data=args.data,
         seed=args.seed,
@@ -75,18 +75,18 @@ def main(args: Args) -> Summary:
         capacity=args.capacity,
         label=args.label,
     )
-    playable = [task for task in tasks if player.can_play(task)]
+    playable = [task for task in tasks if agent.can_play(task)]
     if not playable:
         raise UserError(f"none of these tasks has an expert: {', '.join(task.name for task in tasks)}")
     if len(playable) < len(tasks):
         print("no expert, left out: " + ", ".join(task.name for task in tasks if task not in playable))
     run = run_folder(args)
     record_command(run)
-    with Progress(len(playable) * args.episodes, f"evaluate {player.label}", "episodes") as bar:
+    with Progress(len(playable) * args.episodes, f"evaluate {agent.label}", "episodes") as bar:
         for task in playable:
-            results = evaluate_task(run, task, player, seeds, args.batch, args.pictures, bar)
+            results = evaluate_task(run, task, agent, seeds, args.batch, args.pictures, bar)
             bar.advance(args.episodes - len(results), note=task.name)
-    summary = summarise_run(run, player.label)
+    summary = summarise_run(run, agent.label)
     write_json_atomic(run / "evaluation" / "summary.json", summary.to_json())
     print_summary(summary)
     print(f"every episode is in {run / 'evaluation'}; report: factotum report {run}")
@@ -94,25 +94,31 @@ def main(args: Args) -> Summary:
 
 
 def evaluate_task(
-    run: Path, task: Task, player: Player, seeds: list[int], batch: int, pictures: bool, bar: Progress
+    run: Path, task: Task, agent: AgentSpec, seeds: list[int], batch: int, pictures: bool, bar: Progress
 ) -> list[EpisodeResult]:
     """Play the seeds of one task that are not on record; the results that are new."""
-    recorder = Recorder(seeds[0]) if pictures else None
+    # About 128 pictures of the longest episode: drawing can cost more than playing.
+    recorder = Recorder(seeds[0], every=max(1, task.max_steps // 128)) if pictures else None
     new: list[EpisodeResult] = []
 
     def count(result: EpisodeResult) -> None:
         new.append(result)
         bar.advance(1, note=task.name)
 
-    key = {"task": task.name, "agent": player.label, "checkpoint": player.version(task)}
-    play = partial(player.play, task, batch_size=batch, watch=recorder)
+    key = {"task": task.name, "agent": agent.label, "checkpoint": agent.version(task)}
+    play = partial(agent.play, task, batch_size=batch, watch=recorder)
     play_missing(run / "evaluation", **key, seeds=seeds, play=play, on_episode=count)
     first = next((result for result in new if result.seed == seeds[0]), None)
-    # A baseline's pictures must not replace those of the agent that the run is about.
-    shown = run / "videos" / f"{episode_file('', task.name).stem}.json"
-    if recorder is not None and first is not None and (player.label not in BASELINES or not shown.exists()):
-        recorder.save(run / "videos", task.name, player.label, first)
+    if recorder is not None and first is not None and _worth_showing(run / "videos", task.name, agent.label):
+        recorder.save(run / "videos", task.name, agent.label, first)
     return new
+
+
+def _worth_showing(folder: Path, task: str, label: str) -> bool:
+    """Pictures of a baseline must not replace those of the agent that the run is about."""
+    shown = read_rollout(folder, task)
+    ranks = {name: rank for rank, name in enumerate(BASELINES)}
+    return shown is None or ranks.get(label, len(ranks)) >= ranks.get(shown.agent, len(ranks))
 
 
 def task_names(args: Args) -> list[str]:

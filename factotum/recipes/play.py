@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 
 from factotum.core.checks import UserError
-from factotum.recipes.players import make_player, require_installed
+from factotum.recipes.agents import find_agent, require_installed
 from factotum.training.evaluate import FIRST_SEED, EpisodeResult
 from factotum.training.legal import check_observation
 from factotum.training.rollouts import picture_of
@@ -59,12 +59,12 @@ def main(args: Args) -> EpisodeResult:
         raise UserError(
             f"instruction: the {args.agent} agent does not read it; expected a checkpoint or retrieve"
         )
-    player = make_player(
+    agent = find_agent(
         args.agent, data=args.data, prompt_episodes=args.prompt_episodes, temperature=args.temperature
     )
     show = Show(task.name, trace=args.video is None, film=args.video is not None, draw=args.draw)
     make = task.make if args.instruction is None else lambda: Told(task, args.instruction or "")
-    (result,) = player.play(task, seeds=[args.seed], batch_size=1, make=make, watch=show)
+    (result,) = agent.play(task, seeds=[args.seed], batch_size=1, make=make, watch=show)
     if args.video is not None:
         if not show.frames:
             raise UserError(f"video: {task.name} has nothing to draw")
@@ -73,7 +73,7 @@ def main(args: Args) -> EpisodeResult:
         print(f"video: {args.video}")
     ended = "gave up" if result.failed else "success" if result.success else "ended"
     print(
-        f"{ended} after {result.length} steps, score {result.score:.4g} (seed {result.seed}, {player.label})"
+        f"{ended} after {result.length} steps, score {result.score:.4g} (seed {result.seed}, {agent.label})"
     )
     return result
 

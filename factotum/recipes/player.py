@@ -53,9 +53,12 @@ class Player:
         for seed in seeds:
             outcome, episode = self._try(task, seed)
             outcomes.append(outcome)
-            if episode is not None and (self.threshold is None or episode.score >= self.threshold):
+            if episode is not None and self._passes(outcome.score):
                 episodes.append(episode)
         return pack(episodes), outcomes
+
+    def _passes(self, score: float | None) -> bool:
+        return score is not None and (self.threshold is None or score >= self.threshold)
 
     def _try(self, task: Task, seed: int) -> tuple[Outcome, Episode | None]:
         """One episode, or why there is none: an expert that fails and an environment that crashes."""

@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from factotum.training.summary import Aggregate, Summary, TaskRow
+from factotum.training.summary import Aggregate, Summary, TaskRow, readable
 
 
 def console() -> Console:
@@ -22,13 +22,12 @@ def print_summary(summary: Summary) -> None:
     if summary.aggregates:
         screen.print(aggregate_table(summary.aggregates))
     if len(summary.worst) > 1:
-        lowest = ", ".join(f"{task} {score:.2f}" for task, score in summary.worst)
+        lowest = ", ".join(f"{task} {readable(score)}" for task, score in summary.worst)
         screen.print(f"lowest {len(summary.worst)}: {lowest}")
     if summary.jat is not None:
         ours, theirs, count = summary.jat
-        screen.print(
-            f"on the {count} tasks shared with JAT: {summary.agent} {ours:.2f}, JAT {theirs:.2f} (published)"
-        )
+        scores = f"{summary.agent} {readable(ours)}, JAT {readable(theirs)} (published)"
+        screen.print(f"mean on the {count} tasks shared with JAT: {scores}")
 
 
 def task_table(summary: Summary) -> Table:
@@ -44,17 +43,17 @@ def task_table(summary: Summary) -> Table:
 
 
 def _cells(row: TaskRow, others: list[str], agent: str) -> list[str]:
-    ends = [_number(one.score if one else None) for one in (row.random, row.expert)]
-    raw = [_number(row.scores[label].raw if label in row.scores else None) for label in others]
+    ends = [readable(one.score if one else None) for one in (row.random, row.expert)]
+    raw = [readable(row.scores[label].raw if label in row.scores else None) for label in others]
     score = row.scores.get(agent)
     if score is None:
         normalised, interval, episodes = "–", "", "–"
     elif score.normalised is None:
         normalised, interval, episodes = "refused", row.refused or "", str(score.episodes)
     else:
-        normalised = f"{score.normalised:.2f}"
-        interval, episodes = f"{score.low:.2f} to {score.high:.2f}", str(score.episodes)
-    return [row.task, *ends, *raw, normalised, interval, _number(row.jat), episodes]
+        normalised = readable(score.normalised)
+        interval, episodes = f"{readable(score.low)} to {readable(score.high)}", str(score.episodes)
+    return [row.task, *ends, *raw, normalised, interval, readable(row.jat), episodes]
 
 
 def aggregate_table(aggregates: tuple[Aggregate, ...]) -> Table:
@@ -65,14 +64,12 @@ def aggregate_table(aggregates: tuple[Aggregate, ...]) -> Table:
     for name in ("tasks", "mean", "median", "IQM", "≥ half of expert"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in aggregates:
-        numbers = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in _triples(one)]
+        numbers = [
+            f"{readable(value)} ({readable(low)} to {readable(high)})" for value, low, high in _triples(one)
+        ]
         table.add_row(one.label, str(one.tasks), *numbers)
     return table
 
 
 def _triples(one: Aggregate) -> tuple[tuple[float, float, float], ...]:
     return one.mean, one.median, one.interquartile_mean, one.half
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from factotum.core.checks import UserError, unknown
 from factotum.core.config import to_json_dict
 from factotum.data.store import Dataset, list_datasets, open_dataset
 from factotum.data.windows import Shard
-from factotum.gato.config import PRESETS, GatoConfig, Vocabulary
+from factotum.gato.config import PRESETS, GatoConfig
 from factotum.gato.dataset import GatoBatches, TaskData, pool_statistics, train_tokenizer, write_task_shard
 from factotum.gato.model import Gato
 from factotum.gato.objective import GatoObjective
@@ -49,17 +49,20 @@ class Size:
     feed_forward: int | None = None
     """width before the GEGLU gate halves it"""
     text_size: int | None = None
-    """largest number of subwords"""
+    """largest number of subwords, at least `bins`"""
+    bins: int | None = None
+    """bins of a continuous value, and largest number of discrete values"""
+    patch_channels: int | None = None
+    """channels of the block that embeds image patches"""
     stochastic_depth: float | None = None
     """share of branches dropped in training"""
 
     def config(self) -> GatoConfig:
         """The model's configuration."""
         given = {name: value for name, value in vars(self).items() if value is not None and name != "preset"}
-        text_size = given.pop("text_size", None)
-        if text_size is not None:
-            given["vocabulary"] = Vocabulary(text_size=text_size)
-        return PRESETS[self.preset](**given)
+        ids = {name: given.pop(name) for name in ("text_size", "bins") if name in given}
+        config = PRESETS[self.preset](**given)
+        return replace(config, vocabulary=replace(config.vocabulary, **ids))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from factotum.core.checks import UserError
 from factotum.core.files import read_json, read_json_lines, write_text_atomic
 from factotum.training import report_html as html
 from factotum.training import report_plots as plots
+from factotum.training.checkpoint import latest_checkpoint
 from factotum.training.provenance import machine, read_commands, versions
 from factotum.training.records import read_episodes
 from factotum.training.rollouts import Rollout, read_rollouts
@@ -113,11 +114,22 @@ def _provenance(run: Path) -> str:
     made = commands[-1] if commands else {"versions": versions(), "machine": machine()}
     lines = "\n".join(f"{one['time']}  {one['command']}" for one in commands)
     text = f"<h3>Command lines</h3><pre>{html.escape(lines)}</pre>" if lines else ""
-    text += "<h3>Versions</h3>" + html.plain_table(["package", "version"], made["versions"].items())
+    packages = " · ".join(f"{package} {version}" for package, version in made["versions"].items())
+    text += f"<h3>Versions</h3><p>{html.escape(packages)}</p>"
     text += f'<p class="note">{html.escape(made["machine"])}</p>' + _seeds(run)
+    configuration = _configuration(run)
+    return text + (html.folded("Configuration", configuration) if configuration else "")
+
+
+def _configuration(run: Path) -> dict[str, Any] | None:
+    """What was set: the run's config.json, else what its newest checkpoint was trained with."""
     if (run / "config.json").is_file():
-        text += html.folded("Configuration", read_json(run / "config.json"))
-    return text
+        return read_json(run / "config.json")
+    newest = latest_checkpoint(run)
+    if newest is None:
+        return None
+    state = read_json(newest / "training_state.json")
+    return {name: state[name] for name in ("config", "settings") if name in state}
 
 
 def _seeds(run: Path) -> str:

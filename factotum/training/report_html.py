@@ -10,7 +10,7 @@ from typing import Any
 
 from factotum.training.report_style import STYLE
 from factotum.training.rollouts import Rollout
-from factotum.training.summary import Aggregate, Score, Summary, TaskRow
+from factotum.training.summary import MEASURED, Aggregate, Score, Summary, TaskRow, readable
 
 
 def page(title: str, subtitle: str, sections: Iterable[tuple[str, str]]) -> str:
@@ -28,31 +28,13 @@ def page(title: str, subtitle: str, sections: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """A score for reading; "–" where there is none.
-
-    >>> number(0.5), number(1234.5), number(-0.001), number(None)
-    ('0.50', '1,234', '0.00', '–')
-    """
-    if value is None:
-        return "–"
-    text = (
-        f"{value:,.0f}"
-        if abs(value) >= 1000
-        else f"{value:.1f}"
-        if abs(value) >= 100
-        else f"{value:.{digits}f}"
-    )
-    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
-
-
 def interval(triple: tuple[float, float, float], percent: bool = False) -> str:
     """A number with its interval.
 
     >>> interval((0.5, 0.4, 0.6))
     '0.50 <span class="soft">[0.40, 0.60]</span>'
     """
-    value, low, high = (f"{part:.0%}".replace("%", " %") if percent else number(part) for part in triple)
+    value, low, high = (f"{part:.0%}".replace("%", " %") if percent else readable(part) for part in triple)
     return f'{value} <span class="soft">[{low}, {high}]</span>'
 
 
@@ -63,11 +45,11 @@ def cards(summary: Summary) -> str:
         return "<p>No task here can be normalised: raw scores only.</p>"
     shown = [
         (
-            number(main.mean[0]),
+            readable(main.mean[0]),
             f"mean expert-normalised score over {main.tasks} task{'s' * (main.tasks != 1)}",
         ),
-        (number(main.interquartile_mean[0]), "interquartile mean over tasks × episodes"),
-        (number(main.median[0]), "median task"),
+        (readable(main.interquartile_mean[0]), "interquartile mean over tasks × episodes"),
+        (readable(main.median[0]), "median task"),
         (f"{round(main.half[0] * main.tasks)} of {main.tasks}", "tasks at or above half of the expert"),
     ]
     items = "".join(
@@ -86,8 +68,8 @@ def aggregate_table(summary: Summary) -> str:
         mine, theirs, count = summary.jat
         jat = (
             f'<p class="note">On the {count} task{"s" * (count != 1)} that JAT was published with: '
-            f"{escape(summary.agent)} {number(mine)}, JAT {number(theirs)} (mean; JAT's own references and "
-            "episodes, Meta-World by return instead of success: indicative).</p>"
+            f"{escape(summary.agent)} {readable(mine)}, JAT {readable(theirs)} (means; JAT's by its own "
+            "references and episodes, Meta-World by return instead of success: indicative).</p>"
         )
     return f'<div class="wide"><table>{head}{body}</table></div>{jat}' if body else ""
 
@@ -129,7 +111,7 @@ def _columns(summary: Summary) -> list[str]:
 
 def _family_row(family: str, rows: Sequence[TaskRow], agent: str, columns: int, jat: bool) -> str:
     values = [s.normalised for row in rows if (s := row.scores.get(agent)) and s.normalised is not None]
-    mean = f"mean {number(sum(values) / len(values))}" if values else ""
+    mean = f"mean {readable(sum(values) / len(values))}" if values else ""
     rest = "<td></td>" * (1 + jat)
     name = f"<td colspan={columns + 1}>{escape(family)}</td>"
     return f"<tr class=family>{name}<td class=bar>{mean}</td>{rest}</tr>"
@@ -138,7 +120,7 @@ def _family_row(family: str, rows: Sequence[TaskRow], agent: str, columns: int, 
 def _task_row(row: TaskRow, columns: list[str], agent: str, jat: bool) -> str:
     cells = "".join(f"<td>{_raw(row, label)}</td>" for label in columns)
     cells += _bar(row, row.scores.get(agent))
-    cells += f"<td>{number(row.jat)}</td>" * jat
+    cells += f"<td>{readable(row.jat)}</td>" * jat
     score = row.scores.get(agent)
     return f"<tr><td>{escape(row.task)}</td>{cells}<td>{score.episodes if score else '–'}</td></tr>"
 
@@ -146,10 +128,10 @@ def _task_row(row: TaskRow, columns: list[str], agent: str, jat: bool) -> str:
 def _raw(row: TaskRow, label: str) -> str:
     stored = {"random": row.random, "expert": row.expert}.get(label)
     if stored is not None:
-        star = "" if stored.source.startswith("measured here") else "*"
-        return f'<span title="{escape(stored.source, quote=True)}">{number(stored.score)}{star}</span>'
+        star = "*" if stored.source.startswith(MEASURED) else ""
+        return f'<span title="{escape(stored.source, quote=True)}">{readable(stored.score)}{star}</span>'
     score = row.scores.get(label)
-    return "–" if score is None else number(score.raw)
+    return "–" if score is None else readable(score.raw)
 
 
 def _bar(row: TaskRow, score: Score | None) -> str:
@@ -164,13 +146,13 @@ def _bar(row: TaskRow, score: Score | None) -> str:
 
 
 def _footnotes(summary: Summary) -> str:
-    stored = {one.source for row in summary.rows for one in (row.random, row.expert) if one is not None}
-    sources = sorted(source for source in stored if not source.startswith("measured here"))
+    used = {one.source for row in summary.rows for one in (row.random, row.expert) if one is not None}
+    stored = sorted(source for source in used if not source.startswith(MEASURED))
     notes = ["Normalised = (score − random) / (expert − random)"]
-    if len(sources) < len(stored):
-        notes.append("Random and expert played the same seeds here unless marked *")
-    if sources:
-        notes.append("* Stored reference: " + "; ".join(sources[:6]) + ("; …" if len(sources) > 6 else ""))
+    if stored:
+        notes.append("References: " + "; ".join(stored[:6]) + "; …" * (len(stored) > 6))
+    if len(stored) < len(used):
+        notes.append("* no stored reference: measured in this run")
     gave_up = [
         (row.task, score.failed)
         for row in summary.rows
@@ -186,7 +168,7 @@ def worst_list(summary: Summary) -> str:
     """The ten lowest tasks."""
     if len(summary.worst) < 2:
         return ""
-    items = ", ".join(f"{escape(task)} {number(score)}" for task, score in summary.worst)
+    items = ", ".join(f"{escape(task)} {readable(score)}" for task, score in summary.worst)
     title = f"Lowest {len(summary.worst)}" if len(summary.worst) < 10 else "Worst ten"
     return f"<p><b>{title}:</b> {items}</p>"
 
@@ -202,7 +184,7 @@ def rollout_figure(rollout: Rollout, strip: bytes | None, film: bytes | None) ->
     )
     problem = f" · {escape(rollout.problem)}" if rollout.problem else ""
     caption = (
-        f"<b>{escape(rollout.task)}</b> {told}{answer}<br>{ended}, score {number(rollout.score)}{problem}"
+        f"<b>{escape(rollout.task)}</b> {told}{answer}<br>{ended}, score {readable(rollout.score)}{problem}"
     )
     return f'<figure><div class="pictures">{pictures}</div><figcaption>{caption}</figcaption></figure>'
 

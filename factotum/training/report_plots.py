@@ -84,7 +84,7 @@ def _draw_bars(axes: Any, rows: Sequence[TaskRow], agent: str, families: list[st
     values = np.array([score.normalised for score in shown], float)
     spread = np.abs(np.array([[score.low, score.high] for score in shown], float).T - values)
     colours = [COLOURS[families.index(row.family) % len(COLOURS)] for row in rows]
-    low, high = min(-0.05, _floor(values.min())), max(1.1, min(1.6, values.max() + 0.1))
+    low, high = min(-0.05, _floor((values - spread[0]).min())), max(1.1, min(1.6, values.max() + 0.1))
     for bar in (0.0, 0.5, 1.0):
         axes.axvline(bar, color=SOFT, linewidth=0.8, linestyle="-" if bar != 0.5 else (0, (3, 3)), zorder=1)
     axes.barh(range(len(rows)), values, height=0.68, color=colours, alpha=0.85, zorder=2)

@@ -104,6 +104,8 @@ class Recorder:
         """Write the record, the strip and, where imageio is installed, a GIF; what there was is replaced."""
         folder, name = Path(folder), task.replace("/", "__")
         strip = film = None
+        if len(self.frames) == 2 and np.array_equal(*self.frames):
+            del self.frames[1]  # a question and its answer: one picture
         if self.frames:
             strip = f"{name}.png"
             write_bytes_atomic(folder / strip, png_bytes(picture_strip(self.frames)))
@@ -116,6 +118,12 @@ class Recorder:
         rollout = Rollout(task=task, agent=agent, seed=result.seed, **said, **seen)
         write_json_atomic(folder / f"{name}.json", asdict(rollout))
         return rollout
+
+
+def read_rollout(folder: Path | str, task: str) -> Rollout | None:
+    """The record of a task, or None."""
+    file = Path(folder) / f"{task.replace('/', '__')}.json"
+    return Rollout(**read_json(file)) if file.is_file() else None
 
 
 def read_rollouts(folder: Path | str) -> list[Rollout]:

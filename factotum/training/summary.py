@@ -14,6 +14,9 @@ from factotum.training import statistics
 BASELINES: Final = ("random", "expert", "retrieve")
 """Labels of agents that others are compared with."""
 
+MEASURED: Final = "measured in this run"
+"""How the source of a yardstick begins that is not a stored one."""
+
 
 @dataclass(frozen=True)
 class Yardstick:
@@ -103,7 +106,7 @@ class Summary:
         agent: label of the agent that this is about.
         labels: all agents, baselines first.
         rows: one a task, by name.
-        aggregates: one an agent that has normalised scores, random and expert apart.
+        aggregates: one an agent that has normalised scores.
         worst: the ten tasks where `agent` is lowest.
         jat: (mean of `agent`, mean of JAT, number of tasks) on shared tasks, or None.
     """
@@ -120,6 +123,19 @@ class Summary:
         return asdict(self)
 
 
+def readable(value: float | None) -> str:
+    """A score for reading; "–" where there is none.
+
+    >>> readable(0.5), readable(-1234.5), readable(-0.001), readable(None)
+    ('0.50', '−1,234', '0.00', '–')
+    """
+    if value is None:
+        return "–"
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2
+    text = f"{value:,.{digits}f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+
+
 def family_of(task: str) -> str:
     """The suite in a task's full name."""
     return task.split("/")[0].split(":")[0]
@@ -134,9 +150,8 @@ def summarise(
 ) -> Summary:
     """Sum up recorded episodes.
 
-    The yardsticks are what the agents "random" and "expert" measured here, on the same seeds, or
-    else the stored `references`. Of an agent that was recorded with several checkpoints the one
-    recorded last counts.
+    The yardsticks are the stored `references`, so that runs compare, or else what the agents "random"
+    and "expert" scored here. Of an agent recorded with several checkpoints the last recorded counts.
 
     Args:
         lines: episodes as `records.read_episodes` gives them.
@@ -160,9 +175,7 @@ def summarise(
     rows = tuple(
         _row(task, scores[task], references.get(task, {}), jat_score(task)) for task in sorted(scores)
     )
-    normalised = {
-        label: _normalised(rows, scores, label) for label in labels if label not in ("random", "expert")
-    }
+    normalised = {label: _normalised(rows, scores, label) for label in labels}
     aggregates = tuple(_aggregate(label, tasks) for label, tasks in normalised.items() if tasks)
     mine = {row.task: score for row in rows if (score := _normalised_of(row, agent)) is not None}
     worst = tuple(statistics.worst(mine))
@@ -215,11 +228,11 @@ def _counted(episodes: list[tuple[float, bool]]) -> np.ndarray:
 
 
 def _yardstick(agents: Mapping[str, list], stored: Mapping[str, Yardstick], label: str) -> Yardstick | None:
-    """What was measured here, else what is stored."""
+    """What is stored, else what was measured here."""
     counted = _counted(agents.get(label, []))
-    if counted.size:
-        return Yardstick(float(counted.mean()), f"measured here, {counted.size} episodes on the same seeds")
-    return stored.get(label)
+    if label in stored or not counted.size:
+        return stored.get(label)
+    return Yardstick(float(counted.mean()), f"{MEASURED}, {counted.size} episodes")
 
 
 def _refusal(random: Yardstick | None, expert: Yardstick | None) -> str | None:

@@ -77,7 +77,8 @@ def rollout(
     (1, True)
     """
     observation, _ = env.reset(seed=seed)
-    observations, actions, rewards = [observation], [], []
+    observations, actions = [observation], []
+    rewards: list[float] = []
     executed = None
     terminated = truncated = success = False
     while not (terminated or truncated) and len(rewards) < max_steps:

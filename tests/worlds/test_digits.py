@@ -5,20 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn")
-
-from factotum.worlds.suites import digits
+from factotum.core.checks import UserError
+from factotum.worlds.suites import common, digits
 from factotum.worlds.suites.one_step import FIRST_EVALUATION_SEED
+
+pytest.importorskip("sklearn")
 
 TASK = digits.SUITE.task("digits/name")
 
 
 def test_spaces_expert_and_rewards() -> None:
     env = TASK.make()
-    assert env.observation_space == TASK.observation_space and env.action_space == TASK.action_space
+    assert env.observation_space == TASK.observation_space
+    assert env.action_space == TASK.action_space
     for seed in (0, 1, 1436, 1437, FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + 400):
         observation, info = env.reset(seed=seed)
-        assert observation in TASK.observation_space and info["answer"] in digits.WORDS
+        assert observation in TASK.observation_space
+        assert info["answer"] in digits.WORDS
         assert env.step(TASK.make_expert(env)(observation, None))[1] == 1.0
         env.reset(seed=seed)
         wrong = digits.WORDS[(digits.WORDS.index(info["answer"]) + 1) % 10]
@@ -38,7 +41,8 @@ def test_image_and_name_are_those_of_one_scan() -> None:
 
 def test_held_out_scans_never_occur_in_training() -> None:
     training, held_out = digits.split()
-    assert len(training) == 1438 and len(held_out) == 359
+    assert len(training) == 1438
+    assert len(held_out) == 359
     assert sorted(training + held_out) == list(range(1797))
     env = TASK.make()
     shown = {env.reset(seed=seed)[0]["image"].tobytes() for seed in range(len(training))}
@@ -60,3 +64,10 @@ def test_render_is_rgb() -> None:
 def test_unknown_task() -> None:
     with pytest.raises(ValueError, match="did you mean digits/name"):
         digits.SUITE.task("digits/names")
+
+
+def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "find_spec", lambda module: None)
+    digits._scans.cache_clear()
+    with pytest.raises(UserError, match=r"sklearn is not installed: run  pip install 'factotum\[digits\]'"):
+        TASK.make()

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 
 from factotum.core.checks import UserError
-from factotum.worlds.suites import folders, registry
+from factotum.worlds.suites import common, folders, registry
 from factotum.worlds.suites.one_step import FIRST_EVALUATION_SEED
 
 Image = pytest.importorskip("PIL.Image")
 
-COLORS = {"red.png": (255, 0, 0), "green.jpg": (0, 255, 0), "sub/blue.png": (0, 0, 255), "grey.png": (90, 90, 90)}
+COLORS = {
+    "red.png": (255, 0, 0),
+    "green.jpg": (0, 255, 0),
+    "sub/blue.png": (0, 0, 255),
+    "grey.png": (90, 90, 90),
+}
 
 
 def _write_images(folder: Path, lines: list[object] | None = None) -> Path:
@@ -24,17 +29,21 @@ def _write_images(folder: Path, lines: list[object] | None = None) -> Path:
     if lines is None:
         lines = [{"file_name": name, "text": f"all {Path(name).stem}"} for name in COLORS]
         lines.append({"file_name": "red.png", "text": "crimson field"})
-    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n", encoding="utf-8")
+    (folder / "metadata.jsonl").write_text(
+        "\n".join(json.dumps(line) for line in lines) + "\n", encoding="utf-8"
+    )
     return folder
 
 
 def test_captions_from_a_folder(tmp_path: Path) -> None:
     task = registry.task(f"captions:{_write_images(tmp_path)}")
     env = task.make()
-    assert env.observation_space == task.observation_space and env.action_space == task.action_space
+    assert env.observation_space == task.observation_space
+    assert env.action_space == task.action_space
     for seed in (0, 1, 2, FIRST_EVALUATION_SEED):
         observation, info = env.reset(seed=seed)
-        assert observation in task.observation_space and info["answer"] in task.action_space
+        assert observation in task.observation_space
+        assert info["answer"] in task.action_space
         assert env.step(task.make_expert(env)(observation, None))[1] == 1.0
         env.reset(seed=seed)
         assert env.step("nothing of the kind")[1] == 0.0
@@ -52,7 +61,10 @@ def test_image_belongs_to_its_caption_and_keeps_its_aspect(tmp_path: Path) -> No
 
 
 def test_every_caption_of_an_image_is_true(tmp_path: Path) -> None:
-    lines = [{"file_name": "red.png", "text": ["one thing", "other matter"]}, {"file_name": "grey.png", "text": "dull"}]
+    lines = [
+        {"file_name": "red.png", "text": ["one thing", "other matter"]},
+        {"file_name": "grey.png", "text": "dull"},
+    ]
     env = folders.captions_task(_write_images(tmp_path, lines)).make()
     answers = set()
     for seed in range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + 20):
@@ -71,13 +83,19 @@ def test_held_out_images_are_not_shown_in_training(tmp_path: Path) -> None:
     start = FIRST_EVALUATION_SEED
     training = {env.reset(seed=seed)[0]["image"].tobytes() for seed in range(30)}
     tested = {env.reset(seed=seed)[0]["image"].tobytes() for seed in range(start, start + 30)}
-    assert len(training) == 3 and len(tested) == 1 and not training & tested
+    assert len(training) == 3
+    assert len(tested) == 1
+    assert not training & tested
 
 
 def test_captions_in_any_language(tmp_path: Path) -> None:
-    lines = [{"file_name": "red.png", "text": "tout est déjà rouge"}, {"file_name": "grey.png", "text": "灰色"}]
+    lines = [
+        {"file_name": "red.png", "text": "tout est déjà rouge"},
+        {"file_name": "grey.png", "text": "灰色"},
+    ]
     task = folders.captions_task(_write_images(tmp_path, lines))
-    assert "déjà 灰" in task.action_space and "ß" not in task.action_space
+    assert "déjà 灰" in task.action_space
+    assert "ß" not in task.action_space
 
 
 def test_random_reference_is_the_score_of_other_captions(tmp_path: Path) -> None:
@@ -91,7 +109,10 @@ def test_random_reference_is_the_score_of_other_captions(tmp_path: Path) -> None
     [
         ([], "at least 2 items.* got 0"),
         ([{"file_name": "red.png", "text": "a"}], "at least 2 items.* got 1"),
-        ([{"file_name": "red.png", "text": "a"}, {"file_name": "no.png", "text": "b"}], "line 2: there is no image .*no.png"),
+        (
+            [{"file_name": "red.png", "text": "a"}, {"file_name": "no.png", "text": "b"}],
+            "line 2: there is no image .*no.png",
+        ),
         ([{"file_name": "red.png"}], "line 1: expected an object with 'file_name' and 'text'"),
         ([{"text": "a"}], "line 1: expected an object with 'file_name' and 'text'"),
         ([["red.png", "a"]], "line 1: expected an object"),
@@ -108,16 +129,16 @@ def test_line_that_is_not_json_is_named_by_number(tmp_path: Path) -> None:
     _write_images(tmp_path)
     with open(tmp_path / "metadata.jsonl", "a", encoding="utf-8") as file:
         file.write('\n{"file_name": "red.png", "te\n')
-    with pytest.raises(UserError, match="metadata.jsonl, line 7: expected JSON"):
+    with pytest.raises(UserError, match=r"metadata.jsonl, line 7: expected JSON"):
         folders.captions_task(tmp_path)
 
 
 def test_missing_folder_and_metadata(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected a folder .*nowhere, found none"):
+    with pytest.raises(UserError, match=r"expected a folder .*nowhere, found none"):
         folders.captions_task(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="expected .*metadata.jsonl with a line"):
+    with pytest.raises(UserError, match=r"expected .*metadata.jsonl, a line"):
         folders.captions_task(tmp_path)
-    with pytest.raises(UserError, match="expected a folder .*nowhere, found none"):
+    with pytest.raises(UserError, match=r"expected a folder .*nowhere, found none"):
         folders.text_task(tmp_path / "nowhere")
 
 
@@ -143,10 +164,12 @@ def test_texts_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / "c.pdf").write_bytes(b"\xff\xfe ignored")
     task = registry.task(f"text:{tmp_path}")
     env = task.make()
-    assert env.observation_space == task.observation_space and env.action_space == task.action_space
+    assert env.observation_space == task.observation_space
+    assert env.action_space == task.action_space
     for seed in (0, 1, 20, FIRST_EVALUATION_SEED):
         observation, info = env.reset(seed=seed)
-        assert observation in task.observation_space and info["answer"] in task.action_space
+        assert observation in task.observation_space
+        assert info["answer"] in task.action_space
         assert env.step(task.make_expert(env)(observation, None))[1] == 1.0
         env.reset(seed=seed)
         assert env.step("zebra")[1] == 0.0
@@ -159,14 +182,17 @@ def test_the_answer_is_what_follows_the_instruction(tmp_path: Path) -> None:
     for seed in range(10):
         observation, info = env.reset(seed=seed)
         assert observation["instruction"] + info["answer"] in WORDS
-        assert len(info["answer"]) <= folders.CHUNK and len(observation["instruction"]) <= folders.CONTEXT
+        assert len(info["answer"]) <= folders.CHUNK
+        assert len(observation["instruction"]) <= folders.CONTEXT
         assert info["answer"].endswith(" ") or WORDS.endswith(info["answer"])
 
 
 def test_training_never_shows_held_out_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(WORDS)
     env = folders.text_task(tmp_path).make()
-    held_out = {env.reset(seed=seed)[1]["answer"] for seed in range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + 30)}
+    held_out = {
+        env.reset(seed=seed)[1]["answer"] for seed in range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + 30)
+    }
     assert len(held_out) > 2
     for seed in range(60):
         observation, info = env.reset(seed=seed)
@@ -183,11 +209,17 @@ def test_chunks_put_together_are_the_text() -> None:
 
 
 def test_bad_texts(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected .txt or .md files, found none"):
+    with pytest.raises(UserError, match=r"expected .txt or .md files, found none"):
         folders.text_task(tmp_path)
     (tmp_path / "a.txt").write_text("short")
-    with pytest.raises(UserError, match="expected text of more than 128 characters in all"):
+    with pytest.raises(UserError, match="expected more than 128 characters of text"):
         folders.text_task(tmp_path)
     (tmp_path / "b.txt").write_bytes(b"ok " * 100 + b"\xff")
-    with pytest.raises(UserError, match="b.txt: expected UTF-8 text, got byte 0xff at 300"):
+    with pytest.raises(UserError, match=r"b.txt: expected UTF-8 text, got byte 0xff at 300"):
         folders.text_task(tmp_path)
+
+
+def test_missing_package_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "find_spec", lambda module: None)
+    with pytest.raises(UserError, match=r"PIL is not installed: run  pip install 'factotum\[captions\]'"):
+        folders.captions_task(_write_images(tmp_path)).make()

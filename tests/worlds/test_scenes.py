@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -18,7 +19,8 @@ NAMES = scenes.SUITE.names
 def test_declared_spaces_hold_what_the_environment_gives(name: str) -> None:
     task = scenes.SUITE.task(name)
     env = task.make()
-    assert env.observation_space == task.observation_space and env.action_space == task.action_space
+    assert env.observation_space == task.observation_space
+    assert env.action_space == task.action_space
     for seed in range(30):
         observation, info = env.reset(seed=seed)
         assert observation in task.observation_space
@@ -43,7 +45,8 @@ def test_expert_scores_one_and_nonsense_zero(name: str) -> None:
 def test_a_seed_fixes_the_scene_and_another_changes_it() -> None:
     env = scenes.SUITE.task("scenes/caption").make()
     first, again, other = (env.reset(seed=seed)[0]["image"] for seed in (5, 5, 6))
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_without_a_seed_the_scenes_go_on_and_repeat_after_the_same_seed() -> None:
@@ -66,7 +69,8 @@ def test_a_thing_is_painted_in_its_colour_at_its_place(shape: str, place: str) -
         assert near.sum() > 25
         rows, columns = np.nonzero(near)
         x, y = PLACES[place]
-        assert abs(columns.mean() - 31.5 - x) < 4 and abs(rows.mean() - 31.5 - y) < 4
+        assert abs(columns.mean() - 31.5 - x) < 4
+        assert abs(rows.mean() - 31.5 - y) < 4
 
 
 def test_questions_have_one_answer_and_cover_all_of_them() -> None:
@@ -122,7 +126,7 @@ def test_caption_score(given: str, truth: str, score: float) -> None:
 
 def test_random_caption_reference_is_what_a_random_caption_scores() -> None:
     answers = [scenes._ask_caption(numpy_generator("reference", seed))[2] for seed in range(4000)]
-    scores = [scenes.caption_score(one, other) for one, other in zip(answers, answers[1:], strict=False)]
+    scores = [scenes.caption_score(one, other) for one, other in itertools.pairwise(answers)]
     assert np.mean(scores) == pytest.approx(scenes.SUITE.task("scenes/caption").random.score, abs=0.015)
 
 

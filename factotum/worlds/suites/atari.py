@@ -111,6 +111,7 @@ class Atari(gymnasium.Wrapper):
         self._stack: deque[np.ndarray] = deque(maxlen=STACK)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
+        """Begin a game and wait for 1 to 30 frames, as the seed draws."""
         frame, info = self.env.reset(seed=seed, options=options)
         for _ in range(int(self.env.unwrapped.np_random.integers(1, MOST_NO_OPS + 1))):
             frame, _, terminated, truncated, info = self.env.step(0)
@@ -121,6 +122,7 @@ class Atari(gymnasium.Wrapper):
         return self._seen(), info
 
     def step(self, action: Any) -> tuple[dict, float, bool, bool, dict]:
+        """Hold an action for four frames; the reward is their sum."""
         total, terminated, truncated, frames = 0.0, False, False, []
         for _ in range(FRAME_SKIP):
             frame, reward, terminated, truncated, info = self.env.step(int(action))

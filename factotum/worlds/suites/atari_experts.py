@@ -1,4 +1,4 @@
-"""Experts for three Atari games: simple plans, each tried out in a copy of the emulator, the best one followed.
+"""Experts for three Atari games: simple plans, each tried in a copy of the emulator, the best one followed.
 
 They read the console's memory (ball, paddle, chicken) and are far slower than the game; what they
 show is good play, not how a player who sees only the screen would find it.
@@ -35,12 +35,14 @@ class Planner:
         horizon: how many actions each is played for.
         keep: how many actions the best is followed for before all are tried again.
         progress: worth of the memory at the end, a tie-breaker between rewards.
+        one_point: look no further than the next point (games that serve anew after each).
     """
 
     plans: tuple[Plan, ...]
     horizon: int
     keep: int
     progress: Callable[[np.ndarray], float] = lambda memory: 0.0
+    one_point: bool = False
 
 
 def _pong(aim: int, memory: np.ndarray, step: int) -> int:
@@ -69,10 +71,10 @@ def _freeway(wait: int, retreat: bool, memory: np.ndarray, step: int) -> int:
 
 
 PLANNERS = {
-    "Pong": Planner(tuple(partial(_pong, aim) for aim in (-8, -6, -4, -2, 0, 2, 4, 6, 8)), 70, 20),
-    "Breakout": Planner(tuple(partial(_breakout, aim) for aim in (-12, -10, -8, -6, -4, -2, 0)), 60, 20),
+    "Pong": Planner(tuple(partial(_pong, aim) for aim in range(-8, 9, 2)), 70, 30, one_point=True),
+    "Breakout": Planner(tuple(partial(_breakout, aim) for aim in range(-12, 1, 2)), 60, 40),
     "Freeway": Planner(
-        tuple(partial(_freeway, wait, retreat) for wait, retreat in ((0, False), (2, False), (4, False), (3, True))),
+        (*(partial(_freeway, wait, False) for wait in (0, 2, 4)), partial(_freeway, 3, True)),
         12,
         3,
         lambda memory: int(memory[14]) / 1000,
@@ -88,7 +90,9 @@ def _emulator(rom: str) -> Any:
     emulator = ale_py.ALEInterface()
     emulator.setLoggerMode(ale_py.LoggerMode.Error)
     emulator.setFloat("repeat_action_probability", 0.0)
-    emulator.loadROM(ale_py.roms.get_rom_path(rom))
+    cartridge = ale_py.roms.get_rom_path(rom)
+    assert cartridge is not None, rom
+    emulator.loadROM(cartridge)
     return emulator
 
 
@@ -102,13 +106,13 @@ def _worth(emulator: Any, state: Any, plan: Plan, planner: Planner) -> float:
         total += DISCOUNT**step * reward
         if emulator.lives() < lives or reward < 0:
             return total + LOST_LIFE
-        if emulator.game_over():
+        if emulator.game_over() or (reward and planner.one_point):
             break
     return total + planner.progress(emulator.getRAM())
 
 
 def look_ahead(planner: Planner, env: gymnasium.Env) -> Expert:
-    """The expert of one episode; equally good plans are told apart by a draw that the episode's seed fixes."""
+    """The expert of one episode; which of equally good plans it takes, the episode's seed decides."""
     unwrapped: Any = env.unwrapped
     emulator = _emulator(unwrapped._game)
     generator = np.random.default_rng(unwrapped.np_random.bit_generator.state["state"]["state"])

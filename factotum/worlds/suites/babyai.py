@@ -144,7 +144,9 @@ def make_expert(env: gymnasium.Env) -> Expert:
     """
     from minigrid.utils.baby_ai_bot import BabyAIBot
 
-    class BoundedBot(BabyAIBot):  # type: ignore[misc]
+    class BoundedBot(BabyAIBot):
+        searches_before = 0
+
         def _breadth_first_search(self, *arguments: Any, **options: Any) -> Any:
             if self.bfs_counter - self.searches_before >= SEARCHES:
                 raise ExpertFailure(f"bot lost after {SEARCHES} searches for one action")

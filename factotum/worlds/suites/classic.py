@@ -40,7 +40,7 @@ class Problem:
     instruction: str
     max_steps: int
     actions: spaces.Space
-    entries: dict[str, spaces.Space]
+    entries: dict[str, Any]
     see: Callable[[Any], dict[str, Any]]
     make_expert: Callable[[gymnasium.Env], Expert]
     options: dict[str, Any] = field(default_factory=dict)

@@ -14,7 +14,14 @@ from gymnasium import spaces
 
 from factotum.core.checks import unknown
 from factotum.worlds.suites.common import require, text_space, with_instruction
-from factotum.worlds.suites.one_step import Example, OneStepEnv, exact, held_out_split, item_of_seed, truth_expert
+from factotum.worlds.suites.one_step import (
+    Example,
+    OneStepEnv,
+    exact,
+    held_out_split,
+    item_of_seed,
+    truth_expert,
+)
 from factotum.worlds.suites.task import Reference, Suite, Task
 
 NAME = "digits/name"

@@ -51,7 +51,7 @@ def captions_task(folder: str | Path) -> Task:
     """
     folder = Path(folder)
     captions = read_captions(folder)
-    parts = held_out_split(sorted(captions), f"captions:{folder}")
+    parts = held_out_split(sorted(captions), str(folder / "metadata.jsonl"))
     instruction = "describe the picture"
     image = spaces.Box(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     observations = spaces.Dict({"instruction": _text_space([instruction]), "image": image})
@@ -65,7 +65,7 @@ def captions_task(folder: str | Path) -> Task:
         return Example(observation, texts[0], tuple(texts[1:]))
 
     def make() -> gymnasium.Env:
-        require("PIL", "images")
+        require("PIL", "captions")
         return OneStepEnv(observations, answers, draw, word_f1)
 
     guess = _guess([texts[0] for texts in captions.values()])
@@ -86,7 +86,7 @@ def text_task(folder: str | Path) -> Task:
     documents = read_texts(folder)
     chunks = [(text, *span) for text in documents.values() for span in chunk_spans(text)]
     if len(chunks) < 2:
-        raise UserError(f"{folder}: expected text of more than {CHUNK} characters in all, to train and to evaluate on")
+        raise UserError(f"{folder}: expected more than {CHUNK} characters of text, to train and evaluate on")
     cut = len(chunks) - max(1, len(chunks) // 5)
     # not shuffled: a training context must not show what is held out
     parts = chunks[:cut], chunks[cut:]
@@ -111,7 +111,7 @@ def read_captions(folder: Path) -> dict[str, list[str]]:
     """
     metadata = _existing(folder) / "metadata.jsonl"
     if not metadata.is_file():
-        raise UserError(f"expected {metadata} with a line {{'file_name': ..., 'text': ...}} per caption, found none")
+        raise UserError(f"expected {metadata}, a line {{'file_name': .., 'text': ..}} per caption")
     captions: dict[str, list[str]] = {}
     for number, line in enumerate(_read(metadata).splitlines(), start=1):
         if line.strip():
@@ -193,7 +193,8 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#x} at {error.start}") from error
+        found = f"byte {error.object[error.start]:#x} at {error.start}"
+        raise UserError(f"{path}: expected UTF-8 text, got {found}") from error
 
 
 def _text_space(texts: list[str], max_length: int | None = None) -> spaces.Text:
@@ -206,7 +207,7 @@ def _guess(texts: list[str]) -> Reference:
     """What the answer of another example scores, over at most 1,000 of them."""
     texts = texts[:1000]
     scores = [word_f1(other, text) for other, text in zip(texts[1:] + texts[:1], texts, strict=True)]
-    return Reference(float(np.mean(scores)), f"measured: the answer of the next example, {len(texts)} examples")
+    return Reference(float(np.mean(scores)), f"measured: the next example's answer, {len(texts)} examples")
 
 
 def _task(

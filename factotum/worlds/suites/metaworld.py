@@ -92,7 +92,7 @@ class Seeded(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         """See `gymnasium.Env.reset`."""
         if seed is not None:
-            self.unwrapped.seed(seed)
+            self.unwrapped.seed(seed)  # type: ignore[attr-defined]
         return self.env.reset(options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
@@ -102,7 +102,7 @@ class Seeded(gymnasium.Wrapper):
     def render(self) -> Any:
         """See `gymnasium.Env.render`."""
         render_offscreen()
-        frame = self.env.render()
+        frame = np.asarray(self.env.render())
         return frame[::-1, ::-1].copy()  # this camera hangs upside down
 
 
@@ -122,7 +122,7 @@ def _environment_class(name: str) -> type:
 
     base = ALL_V3_ENVIRONMENTS[f"{name}-v3"]
 
-    class Environment(base):  # type: ignore[misc, valid-type]
+    class Environment(base):  # type: ignore[valid-type]
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             self._partially_observable = False
@@ -164,7 +164,7 @@ def make_expert(name: str, env: gymnasium.Env) -> Expert:
     from metaworld.policies import ENV_POLICY_MAP
 
     warnings.filterwarnings("ignore", message="Constant\\(s\\) may be too high")  # we clip, as the arm does
-    policy = ENV_POLICY_MAP[f"{name}-v3"]()
+    policy = ENV_POLICY_MAP[f"{name}-v3"]()  # type: ignore[abstract]
 
     def act(observation: Any, last_action: Any) -> np.ndarray:
         action = np.asarray(policy.get_action(observation["state"].astype(np.float64)), np.float32)

@@ -4,7 +4,8 @@ JAT used v4, which today's MuJoCo no longer runs in full (Pusher-v4 refuses it).
 that are always zero (Humanoid 376 to 348, Reacher 11 to 10, InvertedDoublePendulum 11 to 9), pays no
 reward for the step that falls, gives Walker2d's feet the same friction and counts Humanoid's contact cost.
 Ant alone is set back to v4: 27 numbers and no contact cost, instead of 105, most of them zero.
-Random scores are measured on these versions; expert scores are JAT's, measured on v4, where no expert is here.
+Random scores are measured on these versions. Expert scores are those of the scripted experts; where there
+is none, JAT's, measured on v4.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ import numpy as np
 from gymnasium import spaces
 
 from factotum.core.checks import unknown
-from factotum.worlds.suites.common import Instructed, reference, require, state_space, with_instruction
+from factotum.worlds.suites.common import (
+    Instructed,
+    reference,
+    render_offscreen,
+    require,
+    state_space,
+    with_instruction,
+)
 from factotum.worlds.suites.jat import jat_reference
 from factotum.worlds.suites.mujoco_experts import EXPERTS
 from factotum.worlds.suites.task import Reference, Suite, Task
@@ -64,6 +72,7 @@ def make(name: str) -> gymnasium.Env:
         UserError: mujoco is not installed.
     """
     require("mujoco", "mujoco")
+    render_offscreen()
     body = BODIES[name]
     env = gymnasium.make(f"{name}-v5", render_mode="rgb_array", disable_env_checker=True, **body.options)
     return Instructed(env, body.instruction, with_instruction(64, state=state_space(body.state)))

@@ -45,12 +45,14 @@ def _linearised(model: Any, repeats: int) -> tuple[np.ndarray, np.ndarray]:
         mujoco.mj_step(model, data, nstep=repeats)
         return np.concatenate([data.qpos, data.qvel])
 
-    columns = [(after(step * unit) - after(-step * unit)) / (2 * step) for unit in np.eye(2 * half + model.nu)]
-    jacobian = np.stack(columns, axis=1)
+    moves = step * np.eye(2 * half + model.nu)
+    jacobian = np.stack([(after(move) - after(-move)) / (2 * step) for move in moves], axis=1)
     return jacobian[:, : 2 * half], jacobian[:, 2 * half :]
 
 
-def riccati_gain(dynamics: np.ndarray, push: np.ndarray, control_cost: float = 0.1, rounds: int = 2000) -> np.ndarray:
+def riccati_gain(
+    dynamics: np.ndarray, push: np.ndarray, control_cost: float = 0.1, rounds: int = 2000
+) -> np.ndarray:
     """The gain K of the infinite-horizon regulator, by iterating the Riccati equation.
 
     Args:
@@ -76,10 +78,9 @@ def reach(env: gymnasium.Env) -> Expert:
     """Inverse kinematics of Reacher's two links, then proportional-derivative control of the joints."""
     data = env.unwrapped.data  # type: ignore[attr-defined]
     stiffness, damping = 0.25, 0.05  # tuned by grid: the dearest term is the squared action
-    lengths = 0.1, 0.11  # shoulder to elbow, elbow to fingertip
 
     def act(observation: Any, last_action: Any) -> np.ndarray:
-        goals = elbow_angles(*data.qpos[2:4], *lengths)
+        goals = elbow_angles(*data.qpos[2:4], upper=0.1, lower=0.11)
         errors = [_wrapped(goal - data.qpos[:2]) for goal in goals]
         error = min(errors, key=lambda each: float(abs(each).max()))
         return (stiffness * error - damping * data.qvel[:2]).clip(-1, 1).astype(np.float32)

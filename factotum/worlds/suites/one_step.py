@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import gymnasium
 import numpy as np
@@ -15,7 +16,7 @@ from factotum.core.seeding import numpy_generator
 from factotum.worlds.suites.task import Expert
 
 FIRST_EVALUATION_SEED = 1_000_000
-"""Where examples come from a fixed collection: lower seeds draw its training part, these and higher its held-out part."""
+"""In fixed collections, lower seeds show the training part, this seed and higher ones the held-out part."""
 
 _Item = TypeVar("_Item")
 
@@ -54,7 +55,7 @@ class OneStepEnv(gymnasium.Env):
     (1.0, True, False)
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 1}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 1}
 
     def __init__(
         self,
@@ -78,21 +79,24 @@ class OneStepEnv(gymnasium.Env):
         return self._example.answer
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
+        """Show the example of a seed; without one, of a seed that follows from the last."""
         super().reset(seed=seed)
         if seed is None:  # follows from the last seed given, and stays on its side of the split
             seed = self._first_seed + int(self.np_random.integers(FIRST_EVALUATION_SEED))
         else:
             self._first_seed = FIRST_EVALUATION_SEED if seed >= FIRST_EVALUATION_SEED else 0
         self._example = self._draw(seed)
-        return self._example.observation, {"answer": self._example.answer}
+        return deepcopy(self._example.observation), {"answer": self._example.answer}
 
     def step(self, action: str) -> tuple[dict, float, bool, bool, dict]:
+        """Pay for the answer and end."""
         if not isinstance(action, str):
             raise ValueError(f"expected a str as the answer, got {type(action).__name__}")
         example = self._example
         assert example is not None, "reset comes first"
         reward = max(float(self._score(action, truth)) for truth in (example.answer, *example.also))
-        return example.observation, reward, True, False, {"answer": example.answer, "success": reward == 1.0}
+        info = {"answer": example.answer, "success": reward == 1.0}
+        return deepcopy(example.observation), reward, True, False, info
 
     def render(self) -> np.ndarray:
         """The image of the example as (H, W, 3) uint8; a blank one where there is only text."""
@@ -148,7 +152,12 @@ def word_f1(given: str, truth: str) -> float:
 
 
 def held_out_split(items: Sequence[_Item], name: str, share: float = 0.2) -> tuple[list[_Item], list[_Item]]:
-    """Cut a collection once and for all into a training and a held-out part, in an order fixed by `name`.
+    """Cut a collection once and for all into a training and a held-out part, both shuffled.
+
+    Args:
+        items: in an order that does not change; the cut depends on their number alone.
+        name: what they are, for the error.
+        share: of the items to hold out.
 
     Returns:
         (training, held out); both hold at least one item.
@@ -160,8 +169,8 @@ def held_out_split(items: Sequence[_Item], name: str, share: float = 0.2) -> tup
     [8, 2]
     """
     if len(items) < 2:
-        raise UserError(f"{name}: expected at least 2 items, one to train and one to evaluate on, got {len(items)}")
-    order = numpy_generator("held out", name).permutation(len(items))
+        raise UserError(f"{name}: expected at least 2 items, to train and evaluate on, got {len(items)}")
+    order = numpy_generator("held out", len(items)).permutation(len(items))
     held_out = max(1, round(share * len(items)))
     shuffled = [items[int(index)] for index in order]
     return shuffled[held_out:], shuffled[:held_out]

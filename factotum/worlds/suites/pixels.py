@@ -39,7 +39,9 @@ CELL = 8
 SIZE = 64
 """Height and width of the image: a multiple of the 16-pixel patches."""
 
-OBSERVATION_SPACE = with_instruction(babyai.MISSION_LENGTH, image=spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8))
+OBSERVATION_SPACE = with_instruction(
+    babyai.MISSION_LENGTH, image=spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
+)
 
 
 class Pixels(gymnasium.Wrapper):
@@ -51,11 +53,13 @@ class Pixels(gymnasium.Wrapper):
         self.action_space = babyai.ACTION_SPACE
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        """Begin an episode."""
         with silenced():  # level generators print every rejected sample
             observation, info = self.env.reset(seed=seed, options=options)
         return self._seen(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """Turn, move, pick up, drop, toggle, or declare done."""
         observation, reward, terminated, truncated, info = self.env.step(int(action))
         return self._seen(observation), float(reward), bool(terminated), bool(truncated), info
 
@@ -93,7 +97,7 @@ def _task(name: str) -> Task:
 
 def _borrowed(score: Reference | None, owner: str) -> Reference | None:
     """A reference of the same level in symbols: neither random play nor the bot looks at the image."""
-    return None if score is None else Reference(score.score, f"{score.source}; that of {owner}, the same game")
+    return score and Reference(score.score, f"{score.source}; on {owner}, the same game")
 
 
 SUITE = Suite(

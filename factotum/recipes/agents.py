@@ -25,8 +25,8 @@ from factotum.worlds.suites.task import ExpertFailure, Task
 
 
 @dataclass(frozen=True)
-class Player:
-    """Someone who can play tasks.
+class AgentSpec:
+    """An agent by name, made ready for a task when it is to play it.
 
     Args:
         label: for tables and records.
@@ -69,7 +69,7 @@ class Player:
         return evaluate_expert(make, task.make_expert, failure=ExpertFailure, **options)
 
 
-def make_player(
+def find_agent(
     who: str,
     *,
     data: Path,
@@ -78,8 +78,8 @@ def make_player(
     temperature: float = 0.0,
     capacity: int = 50_000,
     label: str | None = None,
-) -> Player:
-    """The player of a name or a path.
+) -> AgentSpec:
+    """The agent of a name or a path.
 
     Args:
         who: "random", "expert", "retrieve", a checkpoint folder, or a run (its newest checkpoint).
@@ -94,18 +94,18 @@ def make_player(
         UserError: `who` is none of these.
     """
     if who == "random":
-        return Player(
+        return AgentSpec(
             label or who, lambda task: _random(task, data, seed), lambda task: _random_version(task, data)
         )
     if who == "expert":
-        return Player(label or who, None)
+        return AgentSpec(label or who, None)
     if who == "retrieve":
-        return Player(
+        return AgentSpec(
             label or who,
             lambda task: _retrieve(task, data, capacity),
             lambda task: f"{_data_version(demonstrations(data, task.name))}/{capacity}",
         )
-    return _checkpoint_player(find_checkpoint(who), data, seed, prompt_episodes, temperature, label)
+    return _checkpoint_agent(find_checkpoint(who), data, seed, prompt_episodes, temperature, label)
 
 
 def find_checkpoint(path: Path | str) -> Path:
@@ -147,7 +147,7 @@ def require_installed(names: Sequence[str]) -> None:
 
 
 def demonstrations(data: Path, task: str) -> list[Dataset]:
-    """The datasets of a task under a root folder.
+    """The datasets of a task under a root folder, without those of random actions.
 
     Raises:
         UserError: there are none.
@@ -168,7 +168,9 @@ def _stamp(data: Path) -> tuple[str, ...]:
 def _datasets_by_task(data: Path, names: tuple[str, ...]) -> dict[str, list[str]]:
     tasks: dict[str, list[str]] = {}
     for name in names:
-        tasks.setdefault(open_dataset(name, data).metadata["task"], []).append(name)
+        known = open_dataset(name, data).metadata
+        if known.get("actor") != "random":
+            tasks.setdefault(known["task"], []).append(name)
     return tasks
 
 
@@ -197,9 +199,9 @@ def _retrieve(task: Task, data: Path, capacity: int) -> RetrieveAgent:
     return RetrieveAgent(episodes, task.observation_space, task.action_space, capacity)
 
 
-def _checkpoint_player(
+def _checkpoint_agent(
     folder: Path, data: Path, seed: int, prompt_episodes: int, temperature: float, label: str | None
-) -> Player:
+) -> AgentSpec:
     from factotum.gato import Gato, GatoAgent
 
     model = Gato.load_folder(folder)
@@ -218,4 +220,4 @@ def _checkpoint_player(
         return "/".join([*parts, f"t{temperature:g}"] if temperature else parts)
 
     default = "gato" + "+prompt" * bool(prompt_episodes) + f"@{temperature:g}" * bool(temperature)
-    return Player(label or default, make_agent, version_of)
+    return AgentSpec(label or default, make_agent, version_of)
