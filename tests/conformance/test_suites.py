@@ -12,7 +12,7 @@ from factotum.worlds.suites.registry import expand, suites, task
 from factotum.worlds.suites.task import ExpertFailure
 
 NAMES = expand(list(suites()))
-SEEDS = range(100, 104)
+EPISODES = {"gym/Blackjack": 400, "gym/FrozenLake": 100, "gym/FrozenLake8x8": 100}  # luck decides; others: 4
 
 
 @pytest.fixture(params=NAMES)
@@ -79,7 +79,7 @@ def test_expert_reaches_its_reference(chosen, env):
         pytest.skip("no expert")
     assert chosen.expert is not None, "an expert without a reference score"
     scores = []
-    for seed in SEEDS:
+    for seed in range(100, 100 + EPISODES.get(chosen.name, 4)):
         actor = expert_actor(env, chosen.make_expert)
         try:
             episode = rollout(env, seed=seed, actor=actor, max_steps=chosen.max_steps, measure=chosen.measure)

@@ -6,6 +6,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
+from factotum.training import evaluate
 from factotum.worlds.suites.common import text_space, with_instruction
 from factotum.worlds.suites.one_step import (
     FIRST_EVALUATION_SEED,
@@ -103,3 +104,7 @@ def test_text_only_examples_render_blank() -> None:
     env.reset(seed=0)
     assert env.render().shape == (64, 64, 3)
     assert env.render().min() == 255
+
+
+def test_evaluation_begins_where_held_out_examples_do() -> None:
+    assert evaluate.FIRST_SEED == FIRST_EVALUATION_SEED

@@ -1,7 +1,7 @@
 """Scans of handwritten digits, to be named in words: real images that scikit-learn carries in its package.
 
 1,797 scans of 8x8 pixels (UCI, "Optical recognition of handwritten digits"), enlarged fourfold.
-A fifth of them, fixed once, is held out: seeds from `one_step.FIRST_EVALUATION_SEED` (1,000,000) on
+A fifth of them, fixed once, is held out: seeds from `one_step.FIRST_EVALUATION_SEED` (1,000,000,000) on
 show only these, lower seeds never do.
 """
 

@@ -2,7 +2,7 @@
 
 "captions:<folder>" wants images and a `metadata.jsonl` with a line {"file_name": ..., "text": ...}
 for each caption (the layout of Hugging Face's imagefolder). "text:<folder>" wants .txt or .md files.
-In both a fifth is held out: only seeds from `one_step.FIRST_EVALUATION_SEED` (1,000,000) on show it.
+In both a fifth is held out: only seeds from `one_step.FIRST_EVALUATION_SEED` (1,000,000,000) on show it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from factotum.core.checks import UserError
 from factotum.core.seeding import numpy_generator
 from factotum.worlds.suites.task import Expert
 
-FIRST_EVALUATION_SEED = 1_000_000
+FIRST_EVALUATION_SEED = 1_000_000_000
 """In fixed collections, lower seeds show the training part, this seed and higher ones the held-out part."""
 
 _Item = TypeVar("_Item")
