@@ -210,8 +210,15 @@ def _checkpoint_agent(
     def make_agent(task: Task) -> Agent:
         episodes = chain.from_iterable(demonstrations(data, task.name)) if prompt_episodes else iter(())
         prompts = list(islice(episodes, prompt_episodes))
-        options = {"prompts": prompts, "temperature": temperature, "seed": seed}
-        return GatoAgent(model, task.name, task.observation_space, task.action_space, **options)
+        return GatoAgent(
+            model,
+            task.name,
+            task.observation_space,
+            task.action_space,
+            prompts=prompts,
+            temperature=temperature,
+            seed=seed,
+        )
 
     def version_of(task: Task) -> str:
         parts = [version]

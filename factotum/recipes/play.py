@@ -104,7 +104,7 @@ class Told:
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
         """As the environment's, with the instruction replaced."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return {**observation, "instruction": self.instruction}, reward, terminated, truncated, info
+        return {**observation, "instruction": self.instruction}, float(reward), terminated, truncated, info
 
 
 class Show:

@@ -27,7 +27,7 @@ def print_summary(summary: Summary) -> None:
     if summary.jat is not None:
         ours, theirs, count = summary.jat
         scores = f"{summary.agent} {readable(ours)}, JAT {readable(theirs)} (published)"
-        screen.print(f"mean on the {count} tasks shared with JAT: {scores}")
+        screen.print(f"mean over tasks shared with JAT ({count}): {scores}")
 
 
 def task_table(summary: Summary) -> Table:

@@ -47,8 +47,8 @@ class RandomAgent:
 
     def _source(self, episode: int) -> Callable[[], Any]:
         if isinstance(self.action_space, spaces.Text):
-            generator = numpy_generator(self.seed, "random agent", episode)
-            return lambda: self._text(self.action_space, generator)
+            text_space, generator = self.action_space, numpy_generator(self.seed, "random agent", episode)
+            return lambda: self._text(text_space, generator)
         space = copy.deepcopy(self.action_space)
         space.seed(derive_seed(self.seed, "random agent", episode))
         return space.sample

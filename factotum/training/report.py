@@ -111,7 +111,7 @@ def _files(rollout: Rollout) -> tuple[str | None, str | None]:
 
 def _provenance(run: Path) -> str:
     commands = read_commands(run)
-    made = commands[-1] if commands else {"versions": versions(), "machine": machine()}
+    made: dict[str, Any] = commands[-1] if commands else {"versions": versions(), "machine": machine()}
     lines = "\n".join(f"{one['time']}  {one['command']}" for one in commands)
     text = f"<h3>Command lines</h3><pre>{html.escape(lines)}</pre>" if lines else ""
     packages = " · ".join(f"{package} {version}" for package, version in made["versions"].items())

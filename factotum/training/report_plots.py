@@ -27,7 +27,7 @@ COLOURS: Final = (
     "#7a4b36",
     "#5b6bc0",
 )
-STYLE: Final = {
+STYLE: Final[dict[Any, Any]] = {
     "font.size": 9,
     "axes.edgecolor": LINE,
     "axes.labelcolor": SOFT,

@@ -104,7 +104,7 @@ class Recorder:
         """Write the record, the strip and, where imageio is installed, a GIF; what there was is replaced."""
         folder, name = Path(folder), task.replace("/", "__")
         strip = film = None
-        if len(self.frames) == 2 and np.array_equal(*self.frames):
+        if len(self.frames) == 2 and np.array_equal(self.frames[0], self.frames[1]):
             del self.frames[1]  # a question and its answer: one picture
         if self.frames:
             strip = f"{name}.png"
@@ -113,9 +113,18 @@ class Recorder:
             film = f"{name}.gif"
             write_film(folder / film, [fit_height(frame, 128) for frame in evenly(self.frames, 60)])
         answer = self.actions[-1] if self.actions and isinstance(self.actions[-1], str) else None
-        said = {"instruction": self.instruction, "answer": answer, "problem": self.problem}
-        seen = {"strip": strip, "film": film, "score": result.score, "length": result.length}
-        rollout = Rollout(task=task, agent=agent, seed=result.seed, **said, **seen)
+        rollout = Rollout(
+            task=task,
+            agent=agent,
+            seed=result.seed,
+            instruction=self.instruction,
+            answer=answer,
+            score=result.score,
+            length=result.length,
+            strip=strip,
+            film=film,
+            problem=self.problem,
+        )
         write_json_atomic(folder / f"{name}.json", asdict(rollout))
         return rollout
 

@@ -122,7 +122,7 @@ def _even(frame: np.ndarray) -> np.ndarray:
     return np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
 
 
-def _encoded(frames: list[np.ndarray], suffix: str, fps: float) -> bytes:
+def _encoded(frames: list[Any], suffix: str, fps: float) -> bytes:
     import tempfile
 
     import imageio.v2

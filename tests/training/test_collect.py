@@ -143,7 +143,9 @@ def test_after_a_kill_nothing_finished_is_lost_or_played_twice(tmp_path, jobs):
     folder, log = tmp_path / "parts", tmp_path / "log"
     for kills in (3, 5):
         arguments = [folder, log, str(kills), str(jobs)]
-        killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True)
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True, timeout=100
+        )
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     parts = read_parts(folder)
     assert len(parts) == 8
@@ -253,7 +255,7 @@ def hang(seeds: Sequence[int]) -> tuple[bytes, list[Outcome]]:
 
 
 def test_a_hung_worker_is_bounded_and_what_finished_stays(tmp_path):
-    with pytest.raises(UserError, match="no chunk finished within 2 s.*run again"):
+    with pytest.raises(UserError, match=r"no chunk finished within 2 s.*run again"):
         run(tmp_path, run_chunk=hang, jobs=2, chunk_seconds=2)
     assert len(read_parts(tmp_path)) >= 1
     assert essence(run(tmp_path)) == essence(run(tmp_path / "plain"))
@@ -266,7 +268,7 @@ def die(seeds: Sequence[int]) -> tuple[bytes, list[Outcome]]:
 
 
 def test_a_worker_that_dies_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="a worker died.*run again"):
+    with pytest.raises(UserError, match=r"a worker died.*run again"):
         run(tmp_path, run_chunk=die, jobs=2)
     assert essence(run(tmp_path)) == essence(run(tmp_path / "plain"))
 

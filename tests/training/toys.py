@@ -48,7 +48,7 @@ class Countdown(gymnasium.Env):
         return observation
 
     def render(self) -> np.ndarray:
-        return np.full((20, 30, 3), 40 * self.left, np.uint8)
+        return np.full((20, 30, 3), 30 * self.left, np.uint8)
 
     def close(self) -> None:
         self.closed = True
