@@ -75,3 +75,7 @@ def _exit_code(result: object) -> int:
 def entry() -> None:
     """Console entry point."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

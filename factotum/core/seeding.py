@@ -14,7 +14,7 @@ def derive_seed(*parts: int | str) -> int:
     >>> derive_seed(0, "batch", 3) == derive_seed(0, "batch", 3) != derive_seed(0, "batch", 4)
     True
     """
-    text = "\x1f".join(f"{type(part).__name__[0]}:{part}" for part in parts)
+    text = "".join(f"{type(part).__name__[0]}{len(str(part))}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 

@@ -209,7 +209,8 @@ def _validate(args: ValidateArgs) -> None:
     for name in names:
         problems = validate(_folder(name, args.data))
         bad += bool(problems)
-        print(f"{name}: {f'{len(problems)} problems' if problems else 'sound'}")
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        print(f"{name}: {count if problems else 'sound'}")
         for problem in problems[:SHOWN_PROBLEMS]:
             print(f"  {problem}")
         if len(problems) > SHOWN_PROBLEMS:

@@ -25,7 +25,7 @@ class Args:
     title: str | None = None
     """heading; the run's name by default"""
     agent: str | None = None
-    """label of the agent that the report is about; by default the last that is no baseline"""
+    """label of the agent that the report is about; by default the one with most tasks that is no baseline"""
     pictures: int = 4
     """rollouts shown of each family at most"""
 

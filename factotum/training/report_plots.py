@@ -211,7 +211,7 @@ def _draw_curves(axes: Any, title: str, series: Series) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     axes.set_title(title)
     axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     if len(series) > 1:
         # Losses fall, so the upper right is where curves are not.
         axes.legend(

@@ -156,7 +156,7 @@ def summarise(
     Args:
         lines: episodes as `records.read_episodes` gives them.
         references: by task, "random" and "expert" where known.
-        agent: label that the summary is about; by default the last that is no baseline.
+        agent: label that the summary is about; by default the one with most tasks that is no baseline.
         jat_score: published normalised score of JAT on a task, None where there is none.
 
     Raises:
@@ -169,7 +169,7 @@ def summarise(
     """
     scores = _raw_scores(lines)
     labels = _labels(scores)
-    agent = agent or _main_label(labels)
+    agent = agent or _main_label(labels, scores)
     if agent not in labels:
         raise UserError(f"expected recorded episodes of agent {agent!r}, found those of {', '.join(labels)}")
     rows = tuple(
@@ -204,9 +204,10 @@ def _labels(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple([label for label in BASELINES if label in found] + others)
 
 
-def _main_label(labels: tuple[str, ...]) -> str:
-    others = [label for label in labels if label not in BASELINES]
-    return others[-1] if others else labels[-1]
+def _main_label(labels: tuple[str, ...], scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of those that are no baseline the one with most tasks, the last of equals."""
+    others = [label for label in labels if label not in BASELINES] or list(labels)
+    return max(reversed(others), key=lambda label: sum(label in agents for agents in scores.values()))
 
 
 def _row(

@@ -1,5 +1,5 @@
 """Fixtures of this folder."""
 
-from conftest_gato import shards as shards
-from conftest_gato import statistics as statistics
-from conftest_gato import tokenizer as tokenizer
+from tests.gato.samples import shards as shards
+from tests.gato.samples import statistics as statistics
+from tests.gato.samples import tokenizer as tokenizer

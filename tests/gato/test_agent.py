@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest_gato import ACTIONS, OBSERVATIONS, episode, make_model, open_tasks
+from tests.gato.samples import ACTIONS, OBSERVATIONS, episode, make_model, open_tasks
 from factotum.core.checks import UserError
 from factotum.gato.agent import GatoAgent
 from factotum.gato.sequence import join

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest_gato import make_model, open_tasks, small
+from tests.gato.samples import make_model, open_tasks, small
 from factotum.core.checks import UserError
 from factotum.data.windows import Shard, fill_row
 from factotum.gato.dataset import GatoBatches

@@ -1,61 +1,30 @@
-"""A data folder and a tiny trained run, made once for the tests of the recipes."""
+"""Registers the toy suite as an installed package would."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from factotum.data.episode import Episode
-from factotum.data.store import write_dataset
-from factotum.recipes import train
-from factotum.training.config import TrainConfig
-from factotum.worlds.rollout import expert_actor, rollout
 from factotum.worlds.suites import registry
 
-TASKS = ("gym/FrozenLakeFirm", "scenes/color")
+ENTRY_POINTS = "[factotum.suites]\ntoy = tests.recipes.toy_suite:suite\n"
 
 
-def demonstrate(name: str, seeds: range) -> list[Episode]:
-    """What the expert does from each seed."""
-    task = registry.task(name)
-    env, episodes = task.make(), []
-    assert task.make_expert is not None
-    for seed in seeds:
-        actor = expert_actor(env, task.make_expert)
-        seen = rollout(env, seed=seed, actor=actor, max_steps=task.max_steps, measure=task.measure)
-        parts = seen.observations, seen.actions, seen.rewards, seen.terminated, seen.truncated
-        episodes.append(Episode.from_steps(*parts, seed, seen.score))
-    return episodes
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Demonstrations of TASKS, and of one an extra dataset of random actions that nobody should imitate."""
-    root = tmp_path_factory.mktemp("data")
-    for name in TASKS:
-        task = registry.task(name)
-        for kind in ("expert", "random") if name == TASKS[0] else ("expert",):
-            known = {
-                "task": name,
-                "instruction": task.instruction,
-                "body": task.body,
-                "measure": task.measure,
-            }
-            episodes = demonstrate(name, range(8))
-            if kind == "random":
-                for episode in episodes:
-                    episode.actions[:] = 0
-            spaces = task.observation_space, task.action_space
-            write_dataset(root, f"{name}/{kind}-v0", episodes, *spaces, {**known, "actor": kind})
-    return root
-
-
-@pytest.fixture(scope="session")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two updates: it has learnt nothing, and has all the files."""
-    run = tmp_path_factory.mktemp("runs") / "tiny"
-    size = train.Size(tokens="fused", context=64, layers=1, width=32, heads=2, head_size=16, feed_forward=64)
-    training = TrainConfig(steps=2, warmup_steps=0, log_every=1, tensorboard=False, device="cpu")
-    train.main(train.Args(run=run, data=data, datasets=("*expert-v0",), rows=2, size=size, training=training))
-    return run
+@pytest.fixture
+def toy_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that makes the toy suite known to any process that has it in PYTHONPATH."""
+    folder = tmp_path / "site"
+    info = folder / "toy_suite-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-suite\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{root}")
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    forget = registry._all_suites.cache_clear
+    forget()
+    yield folder
+    forget()

@@ -11,8 +11,19 @@ from factotum.recipes import agents, evaluate
 from factotum.recipes.evaluate import Args, main
 from factotum.training.records import read_episodes
 from factotum.training.rollouts import read_rollouts
+from tests.recipes.runs import data_folder, tiny_run
 
 LAKE, SCENE = "gym/FrozenLakeFirm", "scenes/color"
+
+
+@pytest.fixture
+def data():
+    return data_folder()
+
+
+@pytest.fixture
+def trained():
+    return tiny_run()
 
 
 def run(agent, out, *tasks, **options):
@@ -63,7 +74,7 @@ def test_a_checkpoint_plays_what_it_was_trained_on(tmp_path, data, trained):
     assert prompted.agent == "gato+prompt"
     run("random", out, LAKE)
     assert {rollout.agent for rollout in read_rollouts(out / "videos")} == {"gato", "gato+prompt"}
-    assert evaluate.summarise_run(out, "random").agent == "gato+prompt"
+    assert evaluate.summarise_run(out, "random").agent == "gato", "it played both tasks"
 
 
 def test_what_is_on_record_is_not_played_again(tmp_path, data, trained, monkeypatch):

@@ -5,8 +5,14 @@ import pytest
 from factotum.core.checks import UserError
 from factotum.recipes.play import Args, Show, Told, characters, main
 from factotum.worlds.suites import registry
+from tests.recipes.runs import data_folder
 
 LAKE = "gym/FrozenLakeFirm"
+
+
+@pytest.fixture
+def data():
+    return data_folder()
 
 
 def test_a_trace_has_a_line_a_step_and_says_how_it_ended(capsys):

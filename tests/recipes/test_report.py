@@ -8,15 +8,18 @@ from factotum import cli
 from factotum.core.checks import UserError
 from factotum.recipes import evaluate
 from factotum.recipes.report import Args, main
+from tests.recipes.runs import data_folder, tiny_run
 
 
 @pytest.fixture(scope="module")
-def run(trained, data, tmp_path_factory):
+def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "tiny"
-    shutil.copytree(trained, folder)
+    shutil.copytree(tiny_run(), folder)
     for agent in ("retrieve", str(folder)):
         evaluate.main(
-            evaluate.Args(agent, ("gym/FrozenLakeFirm", "scenes/color"), episodes=2, data=data, out=folder)
+            evaluate.Args(
+                agent, ("gym/FrozenLakeFirm", "scenes/color"), episodes=2, data=data_folder(), out=folder
+            )
         )
     return folder
 
@@ -39,8 +42,8 @@ def test_a_run_becomes_one_file(run, capsys):
     assert text.count("<figure>") == 2
 
 
-def test_a_run_that_was_not_evaluated_has_a_report_too(trained, tmp_path):
-    path = main(Args(trained, out=tmp_path / "r.html", title="A <title>"))
+def test_a_run_that_was_not_evaluated_has_a_report_too(tmp_path):
+    path = main(Args(tiny_run(), out=tmp_path / "r.html", title="A <title>"))
     assert "Not evaluated yet" in path.read_text()
     assert "<h1>A &lt;title&gt;</h1>" in path.read_text()
 

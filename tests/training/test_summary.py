@@ -104,6 +104,7 @@ def test_jat_is_compared_on_shared_tasks_only():
 def test_an_agent_can_be_chosen_and_must_be_there():
     recorded = [*lines("a/One", "gato", [1.0]), *lines("a/One", "small", [2.0])]
     assert summarise(recorded, {"a/One": UNIT}).agent == "small"
+    assert summarise([*recorded, *lines("a/Two", "gato", [1.0])], {}).agent == "gato", "it has more tasks"
     assert summarise(recorded, {"a/One": UNIT}, agent="gato").worst == (("a/One", 0.5),)
     with pytest.raises(UserError, match="'big', found those of gato, small"):
         summarise(recorded, {}, agent="big")
