@@ -225,6 +225,8 @@ class GatoBatches:
 
     Args:
         prompt_share: share of windows that a prompt precedes; 0.25 in the paper.
+        action_dropout: share of timesteps whose fused action later steps do not see, so that the model cannot learn to
+            repeat itself in place of looking; 0 in the paper.
     """
 
     def __init__(
@@ -237,11 +239,12 @@ class GatoBatches:
         prompt_share: float = 0.25,
         weights: Mapping[str, float] | None = None,
         adaptivity: float = 0.0,
+        action_dropout: float = 0.0,
     ) -> None:
         if not tasks:
             raise UserError("expected at least one task to train on, got none")
         self.tasks, self.config, self.rows = list(tasks), config, rows
-        self.seed, self.prompt_share = seed, prompt_share
+        self.seed, self.prompt_share, self.action_dropout = seed, prompt_share, action_dropout
         self.mixture = Mixture({task.name: (weights or {}).get(task.name, 1.0) for task in tasks}, adaptivity)
         self.row_steps = [task.row_steps(config) for task in tasks]
 
@@ -255,7 +258,10 @@ class GatoBatches:
                 fill_row(generator, self.tasks[task].shard.offsets, self.row_steps[task], self.prompt_share)
                 for _ in range(int((drawn == task).sum()))
             ]
-            groups.append((self.tasks[task].name, self.tasks[task].steps(*_indices(spans))))
+            steps = self.tasks[task].steps(*_indices(spans))
+            if self.action_dropout:
+                steps.hidden = generator.random(steps.present.shape) < self.action_dropout
+            groups.append((self.tasks[task].name, steps))
         return join(groups, self.config)
 
 

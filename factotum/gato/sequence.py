@@ -31,6 +31,8 @@ class Steps:
         continuous: `G R n` raw numbers. standardised: the same, by the body's statistics.
         tensors: order of the tensors: (kind, width) by sorted key.
         actions: `G R A` ids. present: `G R`, whether the timestep is there. segments: `G R`.
+        trained: `G R`, whether the action is a target; None: all. hidden: `G R`, whether a fused action is kept from
+            the steps after it; None: none.
     """
 
     text: np.ndarray
@@ -44,6 +46,7 @@ class Steps:
     present: np.ndarray
     segments: np.ndarray
     trained: np.ndarray | None = None
+    hidden: np.ndarray | None = None
 
 
 @dataclass
@@ -137,7 +140,8 @@ def _fused_parts(steps: Steps) -> list[_Part]:
 
 def _action_part(steps: Steps, config: GatoConfig) -> _Part:
     if config.tokens == "fused" and not steps.text_action:
-        return _Part("action", np.ones((*steps.present.shape, 1), bool), steps.actions)
+        seen = steps.actions if steps.hidden is None else np.where(steps.hidden[..., None], ABSENT, steps.actions)
+        return _Part("action", np.ones((*steps.present.shape, 1), bool), seen)
     return _Part("action_token", steps.actions != ABSENT, steps.actions)
 
 

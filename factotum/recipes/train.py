@@ -23,6 +23,7 @@ from factotum.gato.objective import GatoObjective
 from factotum.gato.text import TextTokenizer
 from factotum.training.config import TrainConfig
 from factotum.training.distributed import make_accelerator
+from factotum.training.provenance import record_command
 from factotum.training.train import TrainResult, train
 
 
@@ -83,6 +84,8 @@ class Args:
     """mixture weights as PATTERN WEIGHT pairs; 1 for tasks that match none"""
     adaptivity: float = 0.0
     """0 keeps the mixture fixed; above, tasks whose loss falls least are drawn more"""
+    action_dropout: float = 0.0
+    """share of past actions hidden from later steps (fused tokens), so that it looks rather than repeats itself"""
     target_spread: float = 0.0
     """bins by which a continuous target spreads over its neighbours; 0 is the paper's one-hot"""
     balanced: bool = True
@@ -94,6 +97,7 @@ class Args:
 def main(args: Args) -> TrainResult:
     """Prepare columns once, then train."""
     config = args.size.config()
+    record_command(args.run)
     accelerator = make_accelerator(args.training.device)
     if accelerator.is_main_process:
         prepare(args)
@@ -115,6 +119,7 @@ def main(args: Args) -> TrainResult:
         prompt_share=args.prompt_share,
         weights=_weights(args.weights, [task.name for task in tasks]),
         adaptivity=args.adaptivity,
+        action_dropout=args.action_dropout,
     )
     objective = GatoObjective(config.vocabulary.continuous_start, args.target_spread, args.balanced)
     return train(
@@ -203,7 +208,8 @@ def _weights(pairs: Sequence[tuple[str, float]], names: Sequence[str]) -> dict[s
 
 
 def _settings(args: Args, config: GatoConfig, shards: list[Shard]) -> dict[str, Any]:
-    chosen = {name: getattr(args, name) for name in ("rows", "prompt_share", "adaptivity", "target_spread", "balanced")}
+    names = ("rows", "prompt_share", "adaptivity", "action_dropout", "target_spread", "balanced")
+    chosen = {name: getattr(args, name) for name in names}
     data = {shard.information["task"]: [shard.episodes, len(shard)] for shard in shards}
     return {"model": to_json_dict(config), "weights": [list(pair) for pair in args.weights], "data": data, **chosen}
 

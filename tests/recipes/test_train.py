@@ -89,7 +89,7 @@ def arguments(data, run, steps=20, **changes):
     }
     training |= {"tensorboard": False, "device": "cpu", "threads": 1, "weight_decay": 0.0}
     return Args(
-        run=run, data=data, rows=6, target_spread=1.0, size=SIZE, training=TrainConfig(**training), **changes
+        run=run, data=data, rows=6, target_spread=3.0, size=SIZE, training=TrainConfig(**training), **changes
     )
 
 
