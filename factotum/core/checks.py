@@ -29,7 +29,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """
     names = list(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else f"expected one of {', '.join(names[:8]) or '(none)'}"
+    hint = (
+        f"did you mean {', '.join(near)}?" if near else f"expected one of {', '.join(names[:8]) or '(none)'}"
+    )
     return UserError(f"unknown {kind} {name!r}: {hint}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,9 @@ def write_bytes_atomic(path: Path | str, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}; what was there is unchanged") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; what was there is unchanged"
+        ) from error
 
 
 def write_text_atomic(path: Path | str, text: str) -> None:

@@ -40,7 +40,9 @@ class Mixture:
     ) -> None:
         bad = {name: weight for name, weight in base.items() if not weight > 0}
         if bad or not base:
-            raise UserError(f"mixture weights: expected positive numbers for at least one task, got {bad or dict(base)}")
+            raise UserError(
+                f"mixture weights: expected positive numbers for at least one task, got {bad or dict(base)}"
+            )
         self.names = list(base)
         self.base = np.array([base[name] for name in self.names], float)
         self.adaptivity, self.memory, self.floor = adaptivity, memory, floor

@@ -76,7 +76,8 @@ class _KeepsErrors(io.RawIOBase):
     """
 
     def __init__(self, raw: io.FileIO) -> None:
-        self.raw, self.error = raw, None
+        self.raw = raw
+        self.error: OSError | None = None
 
     def check(self) -> None:
         if self.error is not None:

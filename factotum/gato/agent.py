@@ -67,7 +67,12 @@ class GatoAgent:
 
     @classmethod
     def from_checkpoint(
-        cls, path: Path | str, task: str, observation_space: spaces.Space, action_space: spaces.Space, **options: Any
+        cls,
+        path: Path | str,
+        task: str,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        **options: Any,
     ) -> GatoAgent:
         """An agent from a checkpoint folder."""
         return cls(Gato.load_folder(path), task, observation_space, action_space, **options)
@@ -77,7 +82,9 @@ class GatoAgent:
         return AgentState(self.model.initial_state(batch_size), np.full((batch_size, 1), ABSENT, np.int64))
 
     @torch.no_grad()
-    def step(self, inputs: tuple[Sequence[Any], Sequence[bool]], state: AgentState) -> tuple[list[Any], AgentState]:
+    def step(
+        self, inputs: tuple[Sequence[Any], Sequence[bool]], state: AgentState
+    ) -> tuple[list[Any], AgentState]:
         """Actions for B observations; `first` marks rows that begin an episode. Changes the state in place.
 
         Raises:
@@ -185,7 +192,8 @@ class GatoAgent:
 
     def _write(self, h_BD: Tensor, cache: Cache) -> tuple[np.ndarray, np.ndarray]:
         """Text until each row has ended, at most `action_slots` tokens; the last token of each row stays pending."""
-        assert self.model.tokenizer is not None and isinstance(self.action_space, spaces.Text)
+        assert self.model.tokenizer is not None
+        assert isinstance(self.action_space, spaces.Text)
         limit = min(self.model.config.action_slots, self.action_space.max_length + 1)
         ids = self._choose(self._token_logits(h_BD), 0, self.model.tokenizer.size)
         chosen, last = [ids], ids
@@ -238,7 +246,9 @@ class GatoAgent:
         blocks, segments, _ = lay_out(steps, self.model.config, length=length)
         valid = torch.from_numpy(segments >= 0)
         if not valid.any():
-            raise UserError(f"prompt for {self.task}: not one timestep fits half of the context, {length} positions")
+            raise UserError(
+                f"prompt for {self.task}: not one timestep fits half of the context, {length} positions"
+            )
         cache = self.model.initial_state(1)
         self._run(blocks, valid, cache)
         return cache

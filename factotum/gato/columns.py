@@ -21,7 +21,9 @@ def step_columns(
     images = [leaf.values for leaf in tokens if leaf.kind == "image" and leaf.values is not None]
     discrete = [leaf.ids for leaf in tokens if leaf.kind == "discrete"]
     continuous = [leaf.values for leaf in tokens if leaf.kind == "continuous" and leaf.values is not None]
-    order = [(leaf.kind, leaf.ids.shape[1]) for leaf in tokens if leaf.kind in ("discrete", "continuous")]
+    order: list[tuple[str, int]] = [
+        (leaf.kind, leaf.ids.shape[1]) for leaf in tokens if leaf.kind in ("discrete", "continuous")
+    ]
     return (
         np.concatenate([empty.astype(np.int64), *text], -1),
         images,

@@ -19,10 +19,11 @@ from factotum.data.mixture import Mixture, draw_tasks
 from factotum.data.windows import Shard, Span, fill_row, write_shard
 from factotum.gato.columns import first_steps, step_columns
 from factotum.gato.config import GatoConfig, Vocabulary
+from factotum.gato.mulaw import to_bins
 from factotum.gato.sequence import Batch, Steps, join, positions_per_step
 from factotum.gato.statistics import Statistics
 from factotum.gato.text import TextTokenizer
-from factotum.gato.tokens import ABSENT, encode_steps, legal_ranges, to_bins
+from factotum.gato.tokens import ABSENT, encode_steps, legal_ranges
 
 
 class TextTable:
@@ -99,7 +100,7 @@ def _episode_columns(
         observation_space, observations, vocabulary, role="observation", tokenizer=table, path="observation"
     )
     text, images, discrete, continuous, order = step_columns(coded)
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "text": text.astype(np.int32),
         "discrete": discrete.astype(np.int16),
         "continuous": continuous.astype(np.float32),
@@ -134,10 +135,18 @@ class TaskData:
 
     @classmethod
     def open(
-        cls, shard: Shard, text_action: bool, config: GatoConfig, tokenizer: TextTokenizer | None, statistics: Statistics
+        cls,
+        shard: Shard,
+        text_action: bool,
+        config: GatoConfig,
+        tokenizer: TextTokenizer | None,
+        statistics: Statistics,
     ) -> TaskData:
         """Tokenise a shard's texts for one model."""
         texts = shard.information["texts"]
+        bins, largest = config.vocabulary.bins, _largest(shard.columns["discrete"])
+        if largest >= bins:
+            raise UserError(f"{shard.folder}: expected discrete values below bins = {bins}, got {largest}")
         if texts and tokenizer is None:
             raise UserError(f"{shard.folder}: text needs a tokenizer, got none")
         coded = [tokenizer.encode(text) for text in texts] if tokenizer else []
@@ -189,6 +198,10 @@ class TaskData:
         return int(config.context / mean)
 
 
+def _largest(column: np.ndarray) -> int:
+    return int(column.max()) if column.size else 0
+
+
 def _pad(coded: Sequence[Sequence[int]]) -> np.ndarray:
     width = max((len(ids) for ids in coded), default=0)
     table = np.full((len(coded), width), ABSENT, np.int64)
@@ -209,7 +222,9 @@ def pool_statistics(shards: Iterable[Shard]) -> Statistics:
             part = np.asarray(column[start : start + 65_536], np.float64)
             total, squares = total + part.sum(0), squares + (part**2).sum(0)
         information = shard.information
-        statistics.add(information["task"], information["body"], count=len(column), total=total, squares=squares)
+        statistics.add(
+            information["task"], information["body"], count=len(column), total=total, squares=squares
+        )
     return statistics
 
 

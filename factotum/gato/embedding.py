@@ -59,7 +59,9 @@ class PatchEmbedding(nn.Module):
         down, right = -(-height // self.patch), -(-width // self.patch)
         padding = (0, self.CHANNELS - channels, 0, right * self.patch - width, 0, down * self.patch - height)
         padded = F.pad(images, padding).view(N, down, self.patch, right, self.patch, self.CHANNELS)
-        patches = padded.permute(0, 1, 3, 5, 2, 4).reshape(N, down * right, self.CHANNELS, self.patch, self.patch)
+        patches = padded.permute(0, 1, 3, 5, 2, 4).reshape(
+            N, down * right, self.CHANNELS, self.patch, self.patch
+        )
         raster = torch.arange(down * right, device=images.device)
         return patches, self._interval(raster // right, down), self._interval(raster % right, right)
 
@@ -89,14 +91,18 @@ class ScalarEmbedding(nn.Module):
         self.config = config
         self.local = nn.Embedding(config.observation_slots + 1, config.width)
         self.separator = nn.Parameter(torch.zeros(config.width))
-        self.patches = PatchEmbedding(config.patch, config.patch_channels, config.patch_positions, config.width)
+        self.patches = PatchEmbedding(
+            config.patch, config.patch_channels, config.patch_positions, config.width
+        )
 
     def forward(self, blocks: list[Block], rows: int, length: int, table: nn.Embedding) -> Tensor:
         """`rows length D` vectors; zero where nothing is."""
         x_ND = table.weight.new_zeros(rows * length, self.config.width)
         for block in blocks:
             vectors = self._vectors(block, table)
-            x_ND = x_ND.index_copy(0, block.where.reshape(-1), vectors.to(x_ND.dtype).reshape(-1, x_ND.shape[1]))
+            x_ND = x_ND.index_copy(
+                0, block.where.reshape(-1), vectors.to(x_ND.dtype).reshape(-1, x_ND.shape[1])
+            )
         return x_ND.view(rows, length, -1)
 
     def _vectors(self, block: Block, table: nn.Embedding) -> Tensor:
@@ -130,7 +136,9 @@ class Slots(nn.Module):
     def forward(self, codes_MnC: Float[Tensor, "M n C"]) -> Float[Tensor, "M D"]:
         """One vector a timestep."""
         if codes_MnC.shape[1] > self.slots:
-            raise UserError(f"expected at most {self.slots} elements of one modality, got {codes_MnC.shape[1]}")
+            raise UserError(
+                f"expected at most {self.slots} elements of one modality, got {codes_MnC.shape[1]}"
+            )
         flat = codes_MnC.flatten(1)
         x = self.norm(flat @ self.maps[: flat.shape[1]] + self.bias)
         return x + self.output(F.gelu(self.hidden(x)))

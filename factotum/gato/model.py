@@ -80,9 +80,9 @@ class Gato(nn.Module, PyTorchModelHubMixin, library_name="factotum", license="ap
                 nn.init.normal_(parameter, std=0.3)
             elif parameter.dim() >= 2 and "patches" not in name:
                 nn.init.normal_(parameter, std=0.02)
-        for block in self.decoder.blocks:
-            for layer in (block.attention.output, block.feed_forward.output):
-                nn.init.normal_(layer.weight, std=0.02 / (2 * self.config.layers) ** 0.5)
+        for name, parameter in self.decoder.named_parameters():
+            if name.endswith(("attention.output.weight", "feed_forward.output.weight")):
+                nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5)
 
     def forward(self, batch: Batch) -> Float[Tensor, "M V"]:
         """Logits at the target positions of a batch, all positions in parallel."""
@@ -94,7 +94,7 @@ class Gato(nn.Module, PyTorchModelHubMixin, library_name="factotum", license="ap
         """Vectors of a batch's positions."""
         return self.embedding(blocks, rows, length, self.table)
 
-    def logits(self, h_MD: Float[Tensor, "M D"], slot_M: Int[Tensor, "M"]) -> Float[Tensor, "M V"]:
+    def logits(self, h_MD: Float[Tensor, "M D"], slot_M: Int[Tensor, M]) -> Float[Tensor, "M V"]:
         """Scores of all ids; input and output embeddings are tied. A slot asks for one scalar of a fused action."""
         if self.config.tokens == "fused":
             asked = self.slot_hidden(h_MD) + self.slot_table(slot_M - IGNORED_SLOT)
@@ -137,7 +137,9 @@ class Gato(nn.Module, PyTorchModelHubMixin, library_name="factotum", license="ap
         """
         folder = Path(folder)
         stored = read_json(folder / "config.json")
-        found = (stored.get("system"), stored.get("format_version")) if isinstance(stored, dict) else (None, None)
+        found = (
+            (stored.get("system"), stored.get("format_version")) if isinstance(stored, dict) else (None, None)
+        )
         if found != ("gato", FORMAT_VERSION):
             raise UserError(
                 f"{folder}: expected a checkpoint of system 'gato', version {FORMAT_VERSION}, got {found[0]!r}, "

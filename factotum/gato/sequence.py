@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from factotum.gato.config import GatoConfig
-from factotum.gato.tokens import ABSENT, compand, to_bins
+from factotum.gato.mulaw import compand, to_bins
+from factotum.gato.tokens import ABSENT
 
 IGNORED_SLOT = -1
 
@@ -82,7 +83,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, blocks=[block.to(device) for block in self.blocks], **moved)
@@ -140,7 +141,11 @@ def _fused_parts(steps: Steps) -> list[_Part]:
 
 def _action_part(steps: Steps, config: GatoConfig) -> _Part:
     if config.tokens == "fused" and not steps.text_action:
-        seen = steps.actions if steps.hidden is None else np.where(steps.hidden[..., None], ABSENT, steps.actions)
+        seen = (
+            steps.actions
+            if steps.hidden is None
+            else np.where(steps.hidden[..., None], ABSENT, steps.actions)
+        )
         return _Part("action", np.ones((*steps.present.shape, 1), bool), seen)
     return _Part("action_token", steps.actions != ABSENT, steps.actions)
 
@@ -206,7 +211,9 @@ def _block(
     if part.name in ("token", "action_token"):
         ids = torch.from_numpy(part.values[valid].astype(np.int64))
         position = np.full(len(ids), IGNORED_SLOT) if part.name == "action_token" else local[valid]
-        return Block("token", ids, torch.from_numpy(where[valid]), torch.from_numpy(position.astype(np.int64)))
+        return Block(
+            "token", ids, torch.from_numpy(where[valid]), torch.from_numpy(position.astype(np.int64))
+        )
     if part.name == "separator":
         return Block("separator", torch.zeros(0), torch.from_numpy(where[valid]))
     steps_GR = valid[..., 0]  # the other parts are there with all their positions or with none
@@ -237,7 +244,9 @@ def _targets(
     if parts[-1].name == "action_token":
         slot_GRA = np.full(steps.actions.shape, IGNORED_SLOT)
     found = [(where_GRA[valid_GRA], slot_GRA[valid_GRA], steps.actions[valid_GRA])]
-    if config.tokens == "scalar":  # the paper's mask: text observations are targets too, images and tensors are not
+    if (
+        config.tokens == "scalar"
+    ):  # the paper's mask: text observations are targets too, images and tensors are not
         text_at = slice(0, int(starts[1]))
         text_valid = valid_GRP[..., text_at] & (index_GRP[..., text_at] > 0) & trained[..., None]
         where = flat_GRP[..., text_at][text_valid] - 1

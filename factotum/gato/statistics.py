@@ -21,7 +21,9 @@ class Statistics:
 
     SMALLEST = 1e-2
 
-    def __init__(self, bodies: Mapping[str, Any] | None = None, tasks: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, bodies: Mapping[str, Any] | None = None, tasks: Mapping[str, str] | None = None
+    ) -> None:
         self.bodies: dict[str, dict[str, Any]] = {name: dict(body) for name, body in (bodies or {}).items()}
         self.tasks: dict[str, str] = dict(tasks or {})
         self._ready: dict[str, tuple[np.ndarray, np.ndarray]] = {}

@@ -9,14 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from gymnasium import spaces
 
 from factotum.core.checks import UserError, require_finite
 from factotum.gato.config import Vocabulary
+from factotum.gato.mulaw import compand, expand, from_bins, to_bins
 from factotum.gato.text import TextTokenizer
+
+
+class TextCoder(Protocol):
+    """What turns a text into ids."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of a text, without an end."""
+
 
 Role = Literal["observation", "action"]
 ABSENT = -1
@@ -48,41 +57,6 @@ def is_image(space: spaces.Space) -> bool:
     return space.shape[-1] in (1, 3, 4) and bool((space.low == 0).all() and (space.high == 255).all())
 
 
-def compand(x: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    r"""Mu-law: $F(x) = \mathrm{sgn}(x) \log(\mu|x| + 1) / \log(\mu M + 1)$, clipped to [-1, 1].
-
-    >>> compand(np.array([0.01, 1.0, 256.0]), Vocabulary()).round(3).tolist()
-    [0.068, 0.455, 1.0]
-    """
-    scaled = np.log(np.abs(x) * vocabulary.mu + 1.0) / np.log(vocabulary.mu * vocabulary.maximum + 1.0)
-    return np.clip(np.sign(x) * scaled, -1.0, 1.0)
-
-
-def expand(y: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """The inverse of `compand`.
-
-    >>> expand(compand(np.array([-3.5]), Vocabulary()), Vocabulary()).round(6).tolist()
-    [-3.5]
-    """
-    magnitude = np.expm1(np.abs(y) * np.log(vocabulary.mu * vocabulary.maximum + 1.0)) / vocabulary.mu
-    return np.sign(y) * magnitude
-
-
-def to_bins(y: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Numbers in [-1, 1] to ids of the continuous range, by uniform bins.
-
-    >>> to_bins(np.array([-1.0, 0.0, 1.0]), Vocabulary()).tolist()
-    [32000, 32512, 33023]
-    """
-    bins = np.floor((np.clip(y, -1.0, 1.0) + 1.0) / 2.0 * vocabulary.bins).astype(np.int64)
-    return np.minimum(bins, vocabulary.bins - 1) + vocabulary.continuous_start
-
-
-def from_bins(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Bin centres in [-1, 1]."""
-    return (np.asarray(ids) - vocabulary.continuous_start + 0.5) / vocabulary.bins * 2.0 - 1.0
-
-
 def leaves(space: spaces.Space, path: str = "") -> Iterator[tuple[str, spaces.Space]]:
     """Leaf spaces with their paths, by sorted key.
 
@@ -106,7 +80,7 @@ def encode(
     vocabulary: Vocabulary,
     *,
     role: Role,
-    tokenizer: TextTokenizer | None = None,
+    tokenizer: TextCoder | None = None,
     path: str = "",
 ) -> list[Tokens]:
     """Tokens of one value, a `Tokens` of N = 1 for each leaf by sorted key.
@@ -143,11 +117,13 @@ def encode_steps(
     vocabulary: Vocabulary,
     *,
     role: Role,
-    tokenizer: TextTokenizer | None = None,
+    tokenizer: TextCoder | None = None,
     path: str = "",
 ) -> list[Tokens]:
     """Tokens of N timesteps: `values` holds arrays with a leading N (lists of strings for text)."""
-    raise UserError(f"{path or role}: expected Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict or Tuple, got {space}")
+    raise UserError(
+        f"{path or role}: expected Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict or Tuple, got {space}"
+    )
 
 
 @encode_steps.register
@@ -222,10 +198,11 @@ def _(space: spaces.Box, values, vocabulary, *, role, tokenizer=None, path=""): 
 def _discrete(ids: np.ndarray, counts: np.ndarray, vocabulary: Vocabulary, name: str) -> Tokens:
     if counts.max() > vocabulary.bins:
         raise UserError(f"{name}: expected at most {vocabulary.bins} values, got {counts.max()}")
-    if ids.shape[1] != len(counts) or (ids < 0).any() or (ids >= counts).any():
-        where = np.argwhere((ids < 0) | (ids >= counts)) if ids.shape[1] == len(counts) else []
-        got = ids[tuple(where[0])] if len(where) else f"{ids.shape[1]} of them"
-        raise UserError(f"{name}: expected {len(counts)} integers from 0 below {counts.max()}, got {got}")
+    if ids.shape[1] != len(counts):
+        raise UserError(f"{name}: expected {len(counts)} integers, got {ids.shape[1]}")
+    outside = (ids < 0) | (ids >= counts)
+    if outside.any():
+        raise UserError(f"{name}: expected integers from 0 below {counts.max()}, got {ids[outside][0]}")
     return Tokens("discrete", ids)
 
 

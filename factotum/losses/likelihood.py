@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 
 def token_loss(
     logits_MV: Float[Tensor, "M V"],
-    ids_M: Int[Tensor, "M"],
+    ids_M: Int[Tensor, M],
     *,
     ordinal_start: int | None = None,
     spread: float = 0.0,
-) -> Float[Tensor, "M"]:
+) -> Float[Tensor, M]:
     r"""Cross-entropy of each token; ids from `ordinal_start` on may spread over neighbouring ids.
 
     $-\sum_k w_k \log p(x_i + k)$ with $w_k \propto \exp(-k^2 / 2\sigma^2)$, $\sigma$ = `spread` ids (a histogram
@@ -39,7 +38,7 @@ def token_loss(
     return torch.where(ids_M >= ordinal_start, soft, plain)
 
 
-def perplexity(losses_M: Float[Tensor, "M"]) -> float:
+def perplexity(losses_M: Float[Tensor, M]) -> float:
     """$\\exp$ of the mean loss.
 
     >>> round(perplexity(F.cross_entropy(torch.zeros(2, 8), torch.tensor([1, 2]), reduction="none")), 4)

@@ -72,6 +72,7 @@ class RotaryAttention(Attention):
 
     def __init__(self, width: int, heads: int, head_size: int, base: float = 10_000.0) -> None:
         super().__init__(width, heads, head_size)
+        self.frequencies: Tensor
         frequencies = base ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -119,6 +120,7 @@ class RelativeAttention(Attention):
         self.relative = nn.Linear(width, heads * head_size, bias=False)
         self.content_bias = nn.Parameter(torch.zeros(heads, 1, head_size))
         self.position_bias = nn.Parameter(torch.zeros(heads, 1, head_size))
+        self.frequencies: Tensor
         frequencies = base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -157,4 +159,7 @@ class RelativeAttention(Attention):
         return self.relative(r_WD).view(reach, self.heads, self.head_size).permute(1, 2, 0).to(dtype)
 
 
-ATTENTIONS = {"rotary": RotaryAttention, "relative": RelativeAttention}
+ATTENTIONS: dict[str, type[RotaryAttention] | type[RelativeAttention]] = {
+    "rotary": RotaryAttention,
+    "relative": RelativeAttention,
+}

@@ -5,14 +5,18 @@ What it does not know: tokens, embeddings, heads. Letters as in `factotum.nn.att
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from factotum.nn.attention import ATTENTIONS
+from factotum.nn.attention import ATTENTIONS, RelativeAttention, RotaryAttention
+
+Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class GatedFeedForward(nn.Module):
@@ -41,7 +45,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = ATTENTIONS[positions](width, heads, head_size)
+        self.attention: RotaryAttention | RelativeAttention = ATTENTIONS[positions](width, heads, head_size)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = GatedFeedForward(width, hidden)
         self.drop = drop
@@ -50,6 +54,15 @@ class Block(nn.Module):
         """All positions at once."""
         x = x_BTD + self._keep(self.attention(self.attention_norm(x_BTD), positions_BT, mask_B1TT))
         return x + self._keep(self.feed_forward(self.feed_forward_norm(x)))
+
+    def step(
+        self, x_BTD: Tensor, positions_BT: Tensor, store: Store, distance_BTS: Tensor, mask_BTS: Tensor
+    ) -> Tensor:
+        """New positions alone; `store` takes their keys and values and gives all that can be seen."""
+        q, k, v = self.attention.keys_values(self.attention_norm(x_BTD), positions_BT)
+        k, v = store(k, v)
+        x = x_BTD + self.attention.attend(q, k.to(q.dtype), v.to(q.dtype), distance_BTS, mask_BTS)
+        return x + self.feed_forward(self.feed_forward_norm(x))
 
     def _keep(self, branch_BTD: Tensor) -> Tensor:
         if not self.training or self.drop == 0.0:
@@ -69,6 +82,15 @@ class Cache:
     values: list[Tensor]
     positions_BS: Tensor
     next_B: Tensor
+
+    def store(
+        self, layer: int, rows_B1: Tensor, slot_BT: Tensor, filled: int, k_BHTK: Tensor, v_BHTK: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Put a layer's new keys and values into their slots; all filled slots, `B H S K`."""
+        keys, values = self.keys[layer], self.values[layer]
+        keys[rows_B1, :, slot_BT] = k_BHTK.transpose(1, 2).to(keys.dtype)
+        values[rows_B1, :, slot_BT] = v_BHTK.transpose(1, 2).to(values.dtype)
+        return keys[:, :, :filled], values[:, :, :filled]
 
     def reset_rows(self, rows: Tensor) -> None:
         """Forget everything of the given rows."""
@@ -166,13 +188,11 @@ class Decoder(nn.Module):
         key_positions_BS = cache.positions_BS[:, :filled]
         distance_BTS = positions_BT[:, :, None] - key_positions_BS[:, None, :]
         mask_BTS = (key_positions_BS[:, None] >= 0) & (distance_BTS >= 0) & (distance_BTS < self.window)
-        mask_BTS = mask_BTS | ~valid_BT[:, :, None]  # a row of the bin attends anywhere, so that it stays finite
+        mask_BTS = (
+            mask_BTS | ~valid_BT[:, :, None]
+        )  # a row of the bin attends anywhere, so that it stays finite
         for layer, block in enumerate(self.blocks):
-            q, k, v = block.attention.keys_values(block.attention_norm(x_BTD), positions_BT)
-            keys, values = cache.keys[layer], cache.values[layer]
-            keys[rows_B1, :, slot_BT] = k.transpose(1, 2).to(keys.dtype)
-            values[rows_B1, :, slot_BT] = v.transpose(1, 2).to(values.dtype)
-            k, v = keys[:, :, :filled].to(q.dtype), values[:, :, :filled].to(q.dtype)
-            x_BTD = x_BTD + block.attention.attend(q, k, v, distance_BTS.clamp(min=0), mask_BTS)
-            x_BTD = x_BTD + block.feed_forward(block.feed_forward_norm(x_BTD))
+            assert isinstance(block, Block)
+            store = partial(cache.store, layer, rows_B1, slot_BT, filled)
+            x_BTD = block.step(x_BTD, positions_BT, store, distance_BTS.clamp(min=0), mask_BTS)
         return self.norm(x_BTD)

@@ -67,7 +67,12 @@ def main(args: Args) -> int:
     for agent in ("random", "expert", "retrieve", str(args.run)):
         evaluate.main(
             evaluate.Args(
-                agent=agent, tasks=tasks, episodes=args.episodes, data=args.data, out=args.run, batch=args.episodes
+                agent=agent,
+                tasks=tasks,
+                episodes=args.episodes,
+                data=args.data,
+                out=args.run,
+                batch=args.episodes,
             )
         )
     report.main(report.Args(run=args.run, title="Quickstart: one Gato, many tasks"))

@@ -146,7 +146,9 @@ def prepare(args: Args) -> tuple[list[Shard], list[bool]]:
         first = parts[0]
         for other in parts[1:]:
             if (other.observation_space, other.action_space) != (first.observation_space, first.action_space):
-                raise UserError(f"{other.id}: expected the spaces of {first.id}, which is of the same task {task}")
+                raise UserError(
+                    f"{other.id}: expected the spaces of {first.id}, which is of the same task {task}"
+                )
         shards.append(_columns(task, parts, args.data / ".columns"))
         text_actions.append(isinstance(first.action_space, spaces.Text))
     return shards, text_actions
@@ -169,7 +171,9 @@ def _by_task(patterns: Sequence[str], root: Path) -> dict[str, list[Dataset]]:
 
 def _columns(task: str, parts: list[Dataset], folder: Path) -> Shard:
     place = folder / "+".join(part.id.replace("/", "__") for part in parts)
-    stamp = str([(part.id, len(part), part.raw_metadata.get("total_steps"), _changed(part)) for part in parts])
+    stamp = str(
+        [(part.id, len(part), part.raw_metadata.get("total_steps"), _changed(part)) for part in parts]
+    )
     if (place / "index.json").exists() and Shard(place).information.get("fingerprint") == stamp:
         return Shard(place)
     first = parts[0]
@@ -211,7 +215,12 @@ def _settings(args: Args, config: GatoConfig, shards: list[Shard]) -> dict[str, 
     names = ("rows", "prompt_share", "adaptivity", "action_dropout", "target_spread", "balanced")
     chosen = {name: getattr(args, name) for name in names}
     data = {shard.information["task"]: [shard.episodes, len(shard)] for shard in shards}
-    return {"model": to_json_dict(config), "weights": [list(pair) for pair in args.weights], "data": data, **chosen}
+    return {
+        "model": to_json_dict(config),
+        "weights": [list(pair) for pair in args.weights],
+        "data": data,
+        **chosen,
+    }
 
 
 def newest_checkpoint(run: Path) -> Path:

@@ -80,7 +80,9 @@ def test_unroll_equals_steps_and_is_differentiable():
 def test_interact_is_a_pure_function_of_its_generator():
     core = Leaky(0.0)
     seen = [
-        interact(core, Constant(), 3, generator=torch.Generator().manual_seed(1), core_state=core.initial_state())[0]
+        interact(
+            core, Constant(), 3, generator=torch.Generator().manual_seed(1), core_state=core.initial_state()
+        )[0]
         for _ in range(2)
     ]
     assert torch.equal(*seen)
@@ -135,7 +137,9 @@ def test_config_names_every_unknown_and_missing_key():
 def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     write_text_atomic(path, "old")
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr(
+        os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+    )
     with pytest.raises(UserError, match="No space left on device; what was there is unchanged"):
         write_text_atomic(path, "new")
     assert path.read_text() == "old"

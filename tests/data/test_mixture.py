@@ -15,7 +15,9 @@ def test_counts_differ_from_their_share_by_less_than_one():
 
 
 def test_every_task_comes_in_the_long_run():
-    drawn = np.concatenate([draw_tasks(np.random.default_rng(s), np.array([0.97, 0.03]), 4) for s in range(500)])
+    drawn = np.concatenate(
+        [draw_tasks(np.random.default_rng(s), np.array([0.97, 0.03]), 4) for s in range(500)]
+    )
     assert 0.02 < (drawn == 1).mean() < 0.04
 
 

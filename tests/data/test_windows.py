@@ -57,7 +57,10 @@ def test_other_versions_and_missing_rows_are_refused(tmp_path):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 50), st.floats(0, 1), st.integers(0, 10**6)
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.integers(1, 50),
+    st.floats(0, 1),
+    st.integers(0, 10**6),
 )
 def test_spans_stay_inside_episodes_and_fit_the_row(lengths, steps, share, seed):
     offsets = np.cumsum([0, *lengths])

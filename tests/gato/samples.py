@@ -43,7 +43,11 @@ def episode(kind, seed, steps):
     generator = np.random.default_rng(seed)
     zeros = np.zeros(steps, bool)
     return Episode(
-        sample(OBSERVATIONS[kind], generator, steps + 1), sample(ACTIONS[kind], generator, steps), zeros * 1.0, zeros, zeros
+        sample(OBSERVATIONS[kind], generator, steps + 1),
+        sample(ACTIONS[kind], generator, steps),
+        zeros * 1.0,
+        zeros,
+        zeros,
     )
 
 
@@ -91,5 +95,6 @@ def make_model(tokens, tokenizer, statistics, positions="rotary", **changes):
 
 def open_tasks(shards, config, tokenizer, statistics):
     return {
-        kind: TaskData.open(shard, kind == "picture", config, tokenizer, statistics) for kind, shard in shards.items()
+        kind: TaskData.open(shard, kind == "picture", config, tokenizer, statistics)
+        for kind, shard in shards.items()
     }

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.gato.samples import ACTIONS, OBSERVATIONS, episode, make_model, open_tasks
 from factotum.core.checks import UserError
 from factotum.gato.agent import GatoAgent
 from factotum.gato.sequence import join
 from factotum.gato.statistics import Statistics
+from tests.gato.samples import ACTIONS, OBSERVATIONS, episode, make_model, open_tasks
 
 
 def at(values, t):
@@ -34,7 +34,11 @@ def stepwise_logits(model, kind, demonstration):
 
     for t in range(len(demonstration)):
         coded = encode(
-            ACTIONS[kind], at(demonstration.actions, t), model.config.vocabulary, role="action", tokenizer=model.tokenizer
+            ACTIONS[kind],
+            at(demonstration.actions, t),
+            model.config.vocabulary,
+            role="action",
+            tokenizer=model.tokenizer,
         )
         forced = iter(np.concatenate([leaf.ids[0] for leaf in coded]).tolist())
         _, state = agent.step(([at(demonstration.observations, t)], [t == 0]), state)
@@ -57,7 +61,9 @@ def test_stepwise_path_equals_parallel_path(kind, tokens, positions, shards, tok
         actions = int((steps.actions != -1).sum())
         order = np.sort(np.arange(actions))
     expected = parallel[torch.from_numpy(order)]
-    torch.testing.assert_close(stepwise_logits(model, kind, episode(kind, 0, count)), expected, atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        stepwise_logits(model, kind, episode(kind, 0, count)), expected, atol=2e-4, rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -110,7 +116,9 @@ def test_bad_observations_and_missing_statistics_are_named(tokenizer, statistics
     bad["state"] = np.zeros(5, np.float32)
     with pytest.raises(UserError, match=r"arm/state: expected shape \(6,\)"):
         agent.step(([bad], [True]), agent.initial_state(1))
-    other = GatoAgent(make_model("fused", tokenizer, Statistics()), "arm", OBSERVATIONS["arm"], ACTIONS["arm"])
+    other = GatoAgent(
+        make_model("fused", tokenizer, Statistics()), "arm", OBSERVATIONS["arm"], ACTIONS["arm"]
+    )
     with pytest.raises(UserError, match="expected statistics"):
         other.step(([at(episode("arm", 3, 1).observations, 0)], [True]), other.initial_state(1))
 

@@ -5,12 +5,12 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from tests.gato.samples import make_model, small
 from factotum.core.checks import UserError
 from factotum.core.files import read_json, write_json_atomic
 from factotum.gato import Gato, GatoConfig, gato_1b, gato_79m, gato_364m
 from factotum.gato.config import PRESETS
 from factotum.gato.statistics import Statistics
+from tests.gato.samples import make_model, small
 
 
 @pytest.mark.parametrize(("preset", "millions"), [(gato_79m, 79), (gato_364m, 364), (gato_1b, 1180)])
@@ -30,7 +30,10 @@ def test_saved_model_comes_back_bit_equal(tokens, tokenizer, statistics, tmp_pat
     model.save_pretrained(tmp_path / "model")
     back = Gato.from_pretrained(tmp_path / "model")
     assert back.config == model.config
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), back.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), back.state_dict().values(), strict=True)
+    )
     assert back.tokenizer.to_json() == tokenizer.to_json()
     assert back.statistics.to_json() == statistics.to_json()
 
@@ -51,7 +54,10 @@ def edit(folder, **changes):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: edit(f, format_version=99), "expected a checkpoint of system 'gato', version 1, got 'gato', version 99"),
+        (
+            lambda f: edit(f, format_version=99),
+            "expected a checkpoint of system 'gato', version 1, got 'gato', version 99",
+        ),
         (lambda f: edit(f, system="other"), "got 'other'"),
         (lambda f: edit(f, config={"layers": 2, "colour": "red"}), "unknown keys .'colour'."),
         (lambda f: (f / "config.json").write_text("{"), "expected JSON in"),
@@ -78,7 +84,9 @@ def drop_weight(folder):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
-    save_file({k: v.clone() for k, v in weights.items() if k != "decoder.norm.bias"}, folder / "model.safetensors")
+    save_file(
+        {k: v.clone() for k, v in weights.items() if k != "decoder.norm.bias"}, folder / "model.safetensors"
+    )
 
 
 def test_pixels_are_scaled_as_in_the_paper():
@@ -110,7 +118,13 @@ def test_tokenizer_larger_than_the_vocabulary_is_refused(statistics):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"tokens": "words"}, {"positions": "absolute"}, {"layers": 0}, {"head_size": 15}, {"width": 48, "positions": "relative"}],
+    [
+        {"tokens": "words"},
+        {"positions": "absolute"},
+        {"layers": 0},
+        {"head_size": 15},
+        {"width": 48, "positions": "relative"},
+    ],
 )
 def test_impossible_sizes_are_refused(changes):
     with pytest.raises(UserError):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.gato.samples import make_model, open_tasks, small
 from factotum.core.checks import UserError
 from factotum.data.windows import Shard, fill_row
 from factotum.gato.dataset import GatoBatches
 from factotum.gato.embedding import PatchEmbedding
 from factotum.gato.objective import GatoObjective
 from factotum.gato.sequence import join, lay_out
+from tests.gato.samples import make_model, open_tasks, small
 
 
 def first_steps(task, count):
@@ -45,7 +45,9 @@ def test_scalar_loss_covers_text_and_actions_but_not_tensors(shards, tokenizer, 
     batch = join([("arm", steps)], config)
     text = int((steps.text != -1).sum())
     assert len(batch.target_ids_M) == 3 * 4 + text - 1  # the row's first token has no predecessor
-    assert set(batch.target_ids_M.tolist()) == set(steps.actions.ravel()) | set(steps.text[steps.text != -1][1:])
+    assert set(batch.target_ids_M.tolist()) == set(steps.actions.ravel()) | set(
+        steps.text[steps.text != -1][1:]
+    )
 
 
 def test_fused_timestep_has_a_position_a_modality_and_one_for_its_action(shards, tokenizer, statistics):
@@ -80,7 +82,7 @@ def test_batches_are_pure_functions_of_seed_step_rank(tokens, shards, tokenizer,
     assert torch.equal(one.target_ids_M, same.target_ids_M)
     assert one.task_names == same.task_names
     assert not torch.equal(one.target_ids_M[:20], other.target_ids_M[:20])
-    assert one.rows == 6 and one.length == 96
+    assert (one.rows, one.length) == (6, 96)
 
 
 @pytest.mark.parametrize("tokens", ["scalar", "fused"])

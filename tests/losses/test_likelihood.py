@@ -45,4 +45,6 @@ def test_smallest_loss_is_the_spread_targets_entropy():
     target = weights / weights.sum()
     logits = target.clamp(min=1e-30).log()[None]
     entropy = -(target[target > 0] * target[target > 0].log()).sum()
-    assert token_loss(logits, ids, ordinal_start=0, spread=2.0).item() == pytest.approx(entropy.item(), rel=1e-4)
+    assert token_loss(logits, ids, ordinal_start=0, spread=2.0).item() == pytest.approx(
+        entropy.item(), rel=1e-4
+    )

@@ -70,7 +70,9 @@ def test_reset_row_equals_fresh_state():
     model = decoder("rotary")
     x, on = torch.randn(2, 3, 16), torch.ones(2, 3, dtype=torch.bool)
     with torch.no_grad():
-        _, state = model.step((torch.randn(2, 5, 16), torch.ones(2, 5, dtype=torch.bool)), model.initial_state(2))
+        _, state = model.step(
+            (torch.randn(2, 5, 16), torch.ones(2, 5, dtype=torch.bool)), model.initial_state(2)
+        )
         state.reset_rows(torch.tensor([1]))
         after, _ = model.step((x, on), state)
         fresh, _ = model.step((x, on), model.initial_state(2))

@@ -202,7 +202,7 @@ def test_impossible_option_values_name_the_option(data, tmp_path):
 
 def test_run_with_another_model_is_refused(data, tmp_path):
     main(arguments(data, tmp_path))
-    with pytest.raises(UserError, match="prompt_share was 0.25 and is now 0.5"):
+    with pytest.raises(UserError, match=r"prompt_share was 0\.25 and is now 0\.5"):
         main(arguments(data, tmp_path, prompt_share=0.5))
 
 

@@ -106,7 +106,8 @@ def test_pong_expert_wins_the_first_points() -> None:
     task = atari.SUITE.task("atari/Pong")
     env = task.make()
     observation, _ = env.reset(seed=0)
-    expert, action, points = task.make_expert(env), None, []
+    planner = atari_experts.PLANNERS["Pong"]
+    expert, action, points = atari_experts.look_ahead(planner, env), None, []
     while len(points) < 2:
         action = expert(observation, action)
         assert action in task.action_space
@@ -115,18 +116,27 @@ def test_pong_expert_wins_the_first_points() -> None:
     assert points == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("game", atari_experts.EXPERTS)
+@pytest.mark.parametrize("game", atari_experts.PLANNERS)
 def test_expert_leaves_the_game_as_it_is_and_repeats_itself(game: str) -> None:
     task = atari.SUITE.task(f"atari/{game}")
     env = task.make()
     observation, _ = env.reset(seed=4)
     for _ in range(20):
         observation = env.step(1)[0]
+    planner = atari_experts.PLANNERS[game]
     memory, screen = env.unwrapped.ale.getRAM().copy(), env.render().copy()
-    actions = [task.make_expert(env)(observation, None) for _ in range(2)]
+    actions = [atari_experts.look_ahead(planner, env)(observation, None) for _ in range(2)]
     assert actions[0] == actions[1]
     assert np.array_equal(env.unwrapped.ale.getRAM(), memory)
     assert np.array_equal(env.render(), screen)
+
+
+def test_an_expert_is_offered_only_with_a_measured_score() -> None:
+    for game in atari.ACTIONS:
+        task = atari.SUITE.task(f"atari/{game}")
+        assert (task.make_expert is not None) == (game in atari_experts.MEASURED)
+        if task.make_expert is not None:
+            assert "measured" in task.expert.source
 
 
 def test_unknown_game() -> None:
