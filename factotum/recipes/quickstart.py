@@ -31,6 +31,13 @@ DEMONSTRATIONS = {
 }
 """Episodes of each task: text and grids, vectors, pictures, tables, and questions that are answered in words."""
 
+WEIGHTS = (
+    ("gym/*", 0.5),
+    ("digits/*", 0.5),
+    ("scenes/*", 2.5),
+)
+"""Easy tasks are drawn less, questions about pictures more; 1 for the others."""
+
 SIZE = train.Size(
     context=128, layers=3, width=192, heads=3, feed_forward=768, text_size=512, bins=256, patch_channels=16
 )
@@ -44,7 +51,7 @@ class Args:
     """folder of the run"""
     data: Path = Path("data/quickstart")
     """folder of the demonstrations"""
-    steps: int = 1400
+    steps: int = 4400
     """training steps"""
     episodes: int = 20
     """evaluation episodes a task"""
@@ -89,8 +96,9 @@ def training(args: Args) -> train.Args:
     return train.Args(
         run=args.run,
         data=args.data,
-        rows=16,
-        target_spread=2.0,
+        rows=4,
+        target_spread=10.0,
+        weights=WEIGHTS,
         size=SIZE,
         training=TrainConfig(
             steps=args.steps,
@@ -98,8 +106,8 @@ def training(args: Args) -> train.Args:
             warmup_steps=100,
             weight_decay=0.05,
             precision="bf16",
-            log_every=50,
-            checkpoint_every=200,
+            log_every=100,
+            checkpoint_every=500,
             seed=args.seed,
             threads=args.threads or min(2, os.cpu_count() or 1),
         ),

@@ -135,7 +135,7 @@ MEASURED: tuple[str, ...] = ()
 """Games whose planner is offered as the task's expert: those with a score over 20 episodes or more on record.
 
 To add one, name it here and run `benchmarks/measure_references.py --tasks atari/<game> --kinds expert
---episodes 20` (about 15 s of CPU an episode of Freeway or Pong, 60 s of Breakout).
+--episodes 20` (slow: 20 episodes of Freeway take more than 4 minutes of CPU).
 """
 
 EXPERTS: dict[str, Callable[[gymnasium.Env], Expert]] = {
