@@ -107,11 +107,15 @@ def report(
     console.print(table)
     table = Table("ratio", "median", "lowest", "highest", "target", "met")
     for found in ratios:
-        target, met = ("", "") if found.target is None else (f"{found.target:g}", "yes" if found.met else "no")
+        target, met = (
+            ("", "") if found.target is None else (f"{found.target:g}", "yes" if found.met else "no")
+        )
         table.add_row(found.name, *(f"{x:.2f}" for x in (found.median, found.low, found.high)), target, met)
     if ratios:
         console.print(table)
-    write(name, {"unit": unit, "rates": rates, "ratios": [asdict(found) for found in ratios], **details}, output)
+    write(
+        name, {"unit": unit, "rates": rates, "ratios": [asdict(found) for found in ratios], **details}, output
+    )
 
 
 def write(name: str, contents: Mapping[str, Any], output: Path | None = None) -> None:

@@ -84,8 +84,11 @@ class PlainBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """All positions at once."""
         B, T, D = x.shape
-        heads = (z.view(B, T, self.heads, -1).transpose(1, 2) for z in self.c_attn(self.ln_1(x)).split(D, dim=2))
+        heads = (
+            z.view(B, T, self.heads, -1).transpose(1, 2) for z in self.c_attn(self.ln_1(x)).split(D, dim=2)
+        )
         y = F.scaled_dot_product_attention(*heads, is_causal=True)
         x = x + self.c_proj(y.transpose(1, 2).contiguous().view(B, T, D))
         return x + self.mlp(self.ln_2(x))
@@ -111,6 +114,7 @@ class PlainGPT(nn.Module):
             nn.init.normal_(module.weight, std=0.02)
 
     def forward(self, ids_BT: Tensor, next_BT: Tensor) -> Tensor:
+        """The mean loss."""
         x = self.wte(ids_BT) + self.wpe(torch.arange(ids_BT.shape[1]))
         for block in self.blocks:
             x = block(x)
@@ -119,7 +123,14 @@ class PlainGPT(nn.Module):
 
 
 def made_steps(
-    generator: np.random.Generator, rows: int, steps: int, *, text: int, numbers: int, actions: int, image: int = 0
+    generator: np.random.Generator,
+    rows: int,
+    steps: int,
+    *,
+    text: int,
+    numbers: int,
+    actions: int,
+    image: int = 0,
 ) -> Steps:
     """Random timesteps: `text` and `actions` ids, `numbers` numbers, and an image of `image` pixels a side."""
     shape = (rows, steps)
@@ -164,7 +175,9 @@ def make_batch(kind: str, config: GatoConfig, rows: int, seed: int) -> Batch:
     return join(groups[kind](), config)
 
 
-def gato_updates(config: GatoConfig, batches: Sequence[Batch], precision: str, compiled: bool) -> Iterator[int]:
+def gato_updates(
+    config: GatoConfig, batches: Sequence[Batch], precision: str, compiled: bool
+) -> Iterator[int]:
     """An endless run of updates as `factotum train` makes them; yields positions."""
     torch.manual_seed(0)
     training = TrainConfig(precision=precision, compile_model=compiled, device="cpu")  # type: ignore[arg-type]

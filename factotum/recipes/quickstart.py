@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
+from factotum.core.checks import UserError
 from factotum.recipes import collect, evaluate, report, train
 from factotum.training.config import TrainConfig
 
@@ -38,6 +44,8 @@ WEIGHTS = (
 )
 """Easy tasks are drawn less, questions about pictures more; 1 for the others."""
 
+BASELINES = ("random", "expert", "retrieve")
+
 SIZE = train.Size(
     context=128, layers=3, width=192, heads=3, feed_forward=768, text_size=512, bins=256, patch_channels=16
 )
@@ -57,38 +65,73 @@ class Args:
     """evaluation episodes a task"""
     seed: int = 0
     """seed of training"""
-    threads: int = 0
-    """torch's CPU threads, 0 for one a core"""
+    threads: int = 1
+    """torch's CPU threads in training; a model this small gains nothing from two"""
 
 
-def main(args: Args) -> int:
-    """Collect, train, evaluate, report; 1 if the agent is not better than retrieval."""
-    started = time.perf_counter()
-    tasks = tuple(DEMONSTRATIONS)
+def main(args: Args) -> None:
+    """Collect, train, evaluate, report; where there are two cores, baselines play while the agent learns."""
+    tasks, clock = tuple(DEMONSTRATIONS), [time.perf_counter()]
     for episodes in sorted(set(DEMONSTRATIONS.values())):
         names = tuple(name for name in tasks if DEMONSTRATIONS[name] == episodes)
         collect.main(collect.Args(tasks=names, episodes=episodes, data=args.data))
-    collected = time.perf_counter()
-    train.main(training(args))
-    trained = time.perf_counter()
-    for agent in ("random", "expert", "retrieve", str(args.run)):
-        evaluate.main(
-            evaluate.Args(
-                agent=agent,
-                tasks=tasks,
-                episodes=args.episodes,
-                data=args.data,
-                out=args.run,
-                batch=args.episodes,
-            )
-        )
+    clock.append(time.perf_counter())
+    with beside(play, BASELINES, tasks, args, log=args.run / "baselines.log"):
+        train.main(training(args))
+        clock.append(time.perf_counter())
+    with beside(play, (str(args.run),), tasks[::2], args, log=args.run / "evaluation.log"):
+        play((str(args.run),), tasks[1::2], args)
+    evaluate.main(evaluation(str(args.run), tasks, args))
     report.main(report.Args(run=args.run, title="Quickstart: one Gato, many tasks"))
-    ended = time.perf_counter()
-    print(
-        f"collect {collected - started:.0f} s, train {trained - collected:.0f} s, "
-        f"evaluate and report {ended - trained:.0f} s"
+    clock.append(time.perf_counter())
+    collected, trained, played = (f"{later - earlier:.0f} s" for earlier, later in pairwise(clock))
+    print(f"collecting took {collected}, training {trained}, evaluation and report {played}")
+
+
+def play(agents: Sequence[str], tasks: Sequence[str], args: Args) -> None:
+    """Evaluate agents one after another; what is on record is not played again."""
+    for agent in agents:
+        evaluate.main(evaluation(agent, tasks, args))
+
+
+def evaluation(agent: str, tasks: Sequence[str], args: Args) -> evaluate.Args:
+    """How an agent is evaluated."""
+    return evaluate.Args(
+        agent=agent,
+        tasks=tuple(tasks),
+        episodes=args.episodes,
+        data=args.data,
+        out=args.run,
+        batch=10,
+        threads=1,
     )
-    return 0
+
+
+@contextmanager
+def beside(work: Callable[..., None], *arguments: object, log: Path) -> Iterator[None]:
+    """Do `work` in a process of its own while the block runs, and wait for it; its output goes to `log`.
+
+    Raises:
+        UserError: the work failed; the message says where its output is.
+    """
+    process = get_context("spawn").Process(target=_logged, args=(work, arguments, log), daemon=True)
+    process.start()
+    yield
+    process.join()
+    if process.exitcode:
+        raise UserError(
+            f"a process beside this one failed (exit code {process.exitcode}); its output is in {log}"
+        )
+
+
+def _logged(work: Callable[..., None], arguments: Sequence[object], log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a") as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            work(*arguments)
+        except BaseException:
+            traceback.print_exc()
+            sys.exit(1)
 
 
 def training(args: Args) -> train.Args:
@@ -109,6 +152,6 @@ def training(args: Args) -> train.Args:
             log_every=100,
             checkpoint_every=500,
             seed=args.seed,
-            threads=args.threads or min(2, os.cpu_count() or 1),
+            threads=args.threads,
         ),
     )
