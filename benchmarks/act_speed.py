@@ -25,7 +25,6 @@ import tyro
 from _measure import interleaved, ratio, report, timed
 from torch import Tensor
 
-from factotum.core.config import to_json_dict
 from factotum.gato import Gato, GatoAgent, GatoConfig, gato_small
 from factotum.gato.agent import AgentState
 from factotum.gato.sequence import Block
@@ -34,6 +33,8 @@ from factotum.gato.text import TextTokenizer
 from factotum.training.evaluate import evaluate, evaluation_seeds
 from factotum.worlds.suites import registry
 from factotum.worlds.suites.task import Task
+
+CONTEXTS = {"fused": 256, "scalar": 1024}
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Args:
     """tasks whose environments are cheap"""
     tokens: tuple[Literal["fused", "scalar"], ...] = ("fused", "scalar")
     """positions of a timestep"""
-    context: int = 256
-    """positions that attention sees"""
+    context: int | None = None
+    """positions that attention sees; by default 256 for fused tokens (ours), 1024 for scalar ones (the paper's)"""
     batch_size: int = 16
     """environments in the batch"""
     steps: int = 200
@@ -130,10 +131,11 @@ def main(args: Args) -> None:
     """Measure each task in each layout of tokens."""
     torch.set_num_threads(args.threads)
     repeats, steps = (3, 60) if args.quick else (args.repeats, args.steps)
-    rates, ratios = {}, []
+    rates, ratios, contexts = {}, [], {}
     for name in args.tasks:
         for tokens in args.tokens:
-            task, config = registry.task(name), gato_small(tokens=tokens, context=args.context)
+            contexts[tokens] = args.context or CONTEXTS[tokens]
+            task, config = registry.task(name), gato_small(tokens=tokens, context=contexts[tokens])
             given = make_model(task, config), task.name, task.observation_space, task.action_space
             agents = {
                 "uncached x 1": (UncachedAgent(*given), 1),
@@ -151,8 +153,7 @@ def main(args: Args) -> None:
             rates |= measured
             uncached, cached, batched = measured
             ratios += [ratio(measured, batched, uncached, target=10.0), ratio(measured, cached, uncached)]
-    config = to_json_dict(gato_small(context=args.context))
-    report("act_speed", "environment steps/s", rates, ratios, args.output, config=config, steps=steps)
+    report("act_speed", "environment steps/s", rates, ratios, args.output, steps=steps, contexts=contexts)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ DEMONSTRATIONS = {
     "gym/Taxi": 400,
     "gym/CartPole": 10,
     "box2d/LunarLander": 80,
-    "scenes/color": 4000,
     "scenes/caption": 6000,
     "digits/name": 1500,
 }
@@ -40,7 +39,7 @@ DEMONSTRATIONS = {
 WEIGHTS = (
     ("gym/*", 0.5),
     ("digits/*", 0.5),
-    ("scenes/*", 2.5),
+    ("scenes/*", 3.0),
 )
 """Easy tasks are drawn less, questions about pictures more; 1 for the others."""
 
@@ -59,7 +58,7 @@ class Args:
     """folder of the run"""
     data: Path = Path("data/quickstart")
     """folder of the demonstrations"""
-    steps: int = 4400
+    steps: int = 3200
     """training steps"""
     episodes: int = 20
     """evaluation episodes a task"""

@@ -70,7 +70,7 @@ class Size:
 class Args:
     """Train one Gato on datasets of many tasks; run again, it goes on where it stopped."""
 
-    run: Path
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """folder of the run; an existing one is resumed"""
     datasets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN")] = ("*",)
     """dataset ids or patterns such as babyai/*; all by default"""

@@ -128,7 +128,6 @@ def run_command(data, run, steps, *options):
         "-m",
         "factotum.cli",
         "train",
-        "--run",
         run,
         "--data",
         data,

@@ -9,7 +9,14 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from factotum.worlds.suites.common import Instructed, reference, require, state_space, with_instruction
+from factotum.worlds.suites.common import (
+    Instructed,
+    reference,
+    render_offscreen,
+    require,
+    state_space,
+    with_instruction,
+)
 from factotum.worlds.suites.task import Expert, Suite, Task
 
 IDS = {
@@ -42,6 +49,7 @@ def make(name: str) -> gymnasium.Env:
         UserError: Box2D is not installed.
     """
     require("Box2D", "box2d")
+    render_offscreen()
     env = gymnasium.make(IDS[name], render_mode="rgb_array", disable_env_checker=True)
     return Instructed(env, INSTRUCTIONS[name], OBSERVATION_SPACES[name])
 

@@ -17,7 +17,14 @@ import numpy as np
 from gymnasium import spaces
 
 from factotum.worlds.suites import classic_experts as experts
-from factotum.worlds.suites.common import Instructed, reference, state_entry, state_space, with_instruction
+from factotum.worlds.suites.common import (
+    Instructed,
+    reference,
+    render_offscreen,
+    state_entry,
+    state_space,
+    with_instruction,
+)
 from factotum.worlds.suites.task import Expert, Suite, Task
 
 
@@ -204,6 +211,7 @@ def make(name: str) -> gymnasium.Env:
     (3, 0)
     """
     problem = PROBLEMS[name]
+    render_offscreen()
     env = gymnasium.make(
         problem.id,
         render_mode="rgb_array",

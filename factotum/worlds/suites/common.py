@@ -106,9 +106,10 @@ def require(module: str, extra: str) -> None:
 
 
 def render_offscreen() -> None:
-    """Choose MuJoCo's headless renderer unless the user or a display has chosen; call before rendering."""
+    """Choose headless renderers (MuJoCo's, SDL's) unless the user or a display has chosen; call before rendering."""
     if "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 @contextlib.contextmanager
