@@ -2,8 +2,9 @@
 
     python benchmarks/linear_cost.py --quick
 
-Cost is CPU time over all threads, which a busy machine hardly changes. Prints the slope of log(cost) over
-log(size) for each, about 1 where cost is linear (2 where it is quadratic), and draws them. Acting goes far beyond the window of positions that attention sees.
+Cost is CPU time over all threads, which a busy machine hardly changes. Prints the slope of log(cost) over log(size)
+for each, about 1 where cost is linear (2 where it is quadratic), and draws them. Acting goes far beyond the window of
+positions that attention sees.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Args:
 
     lengths: tuple[int, ...] = (100, 200, 400, 800, 1500, 3000)
     """timesteps of an episode to act in"""
-    episodes: tuple[int, ...] = (30, 60, 120, 240, 480, 960)
+    episodes: tuple[int, ...] = (100, 200, 400, 800, 1600, 3200)
     """episodes of the data, 50 timesteps each"""
     context: int = 128
     """positions that attention sees"""
@@ -60,7 +61,7 @@ class Args:
     threads: int = 2
     """CPU threads"""
     quick: bool = False
-    """one run of each, up to 800 timesteps of acting and 240 episodes"""
+    """one run of each, up to 800 timesteps of acting and 800 episodes"""
     output: Path | None = None
     """JSON file; by default benchmarks/results/linear_cost.json, with a picture beside it"""
 
@@ -100,12 +101,12 @@ class Data:
         stored = Dataset(self.folder / "some" / "data-v0")
         spaces_of = {"observation_space": OBSERVATIONS, "action_space": ACTIONS}
         self.shard = write_task_shard(self.folder / "columns", stored, task="t", body="t", **spaces_of)
+        self.tokenizer = train_tokenizer([self.shard], 300)
 
     def batches(self) -> None:
-        """Statistics, tokenizer, and as many batches as the data fills."""
+        """Statistics, and as many batches as the data fills."""
         config = gato_small(context=128)
-        tokenizer, statistics = train_tokenizer([self.shard], 300), pool_statistics([self.shard])
-        task = TaskData.open(self.shard, False, config, tokenizer, statistics)
+        task = TaskData.open(self.shard, False, config, self.tokenizer, pool_statistics([self.shard]))
         batches = GatoBatches([task], config, rows=8, seed=0)
         for step in range(max(1, len(self.shard) // (8 * batches.row_steps[0]))):
             batches(step)

@@ -52,7 +52,7 @@ class Dataset:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # minari joins a relative path to itself
         folder = self.path / "data" if (self.path / "data").is_dir() else self.path
         raw = read_json(folder / "metadata.json")
         if not isinstance(raw, dict):
@@ -229,7 +229,7 @@ def write_dataset(
         UserError: bad id, no episodes, a space that Minari cannot describe, or a full disk; what stood
             there before is unharmed.
     """
-    final = dataset_path(root, dataset_id)
+    final = dataset_path(root, dataset_id).absolute()  # minari joins a relative path to itself
     _recover(final)
     temporary = final.with_name(f".{final.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -182,7 +182,5 @@ class Gato(nn.Module, PyTorchModelHubMixin, library_name="factotum", license="ap
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Gato:
         if os.path.isdir(model_id):
             return cls.load_folder(model_id)
-        from huggingface_hub import snapshot_download
-
         keys = ("revision", "cache_dir", "force_download", "token", "local_files_only")
         return cls.load_folder(snapshot_download(model_id, **{k: options[k] for k in keys if k in options}))

@@ -51,6 +51,27 @@ class Attention(nn.Module):
         q_BHTK, k_BHTK, v_BHTK = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return q_BHTK, k_BHTK, v_BHTK
 
+    def forward(
+        self,
+        x_BTD: Float[Tensor, "B T D"],
+        positions_BT: Int[Tensor, "#B T"],
+        mask_B1TT: Bool[Tensor, "#B 1 T T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """All positions at once; without a mask, causal."""
+        q, k, v = self.keys_values(x_BTD, positions_BT)
+        distance_BTT = positions_BT[:, :, None] - positions_BT[:, None, :]
+        return self.attend(q, k, v, distance_BTT, mask_B1TT)
+
+    def keys_values(self, x_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, and the keys and values to be stored."""
+        raise NotImplementedError
+
+    def attend(
+        self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, distance_BTS: Tensor, mask_B1TS: Tensor | None
+    ) -> Tensor:
+        """Attend to keys at the distances i - j, back at the width; without a mask, causal."""
+        raise NotImplementedError
+
     def merge(self, y_BHTK: Tensor) -> Tensor:
         """Heads back to the width."""
         B, H, T, K = y_BHTK.shape
@@ -76,27 +97,16 @@ class RotaryAttention(Attention):
         frequencies = base ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(
-        self,
-        x_BTD: Float[Tensor, "B T D"],
-        positions_BT: Int[Tensor, "#B T"],
-        mask_B1TT: Bool[Tensor, "#B 1 T T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """All positions at once; without a mask, causal."""
-        q, k, v = self.project(x_BTD)
-        q, k = self._rotate(q, positions_BT), self._rotate(k, positions_BT)
-        return self.merge(attend(q, k, v, mask_B1TT))
-
     def keys_values(self, x_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, and the keys and values to be stored."""
         q, k, v = self.project(x_BTD)
         return self._rotate(q, positions_BT), self._rotate(k, positions_BT), v
 
     def attend(
-        self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, distance_BTS: Tensor, mask_BTS: Tensor
+        self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, distance_BTS: Tensor, mask_B1TS: Tensor | None
     ) -> Tensor:
-        """Attend to stored keys; `distance_BTS` is already in the rotation."""
-        return self.merge(attend(q_BHTK, k_BHSK, v_BHSK, mask_BTS[:, None]))
+        """The distances are already in the rotation."""
+        return self.merge(attend(q_BHTK, k_BHSK, v_BHSK, mask_B1TS))
 
     def _rotate(self, x_BHTK: Tensor, positions_BT: Tensor) -> Tensor:
         angles = positions_BT[:, None, :, None].float() * self.frequencies
@@ -124,26 +134,15 @@ class RelativeAttention(Attention):
         frequencies = base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(
-        self,
-        x_BTD: Float[Tensor, "B T D"],
-        positions_BT: Int[Tensor, "#B T"],
-        mask_B1TT: Bool[Tensor, "#B 1 T T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """All positions at once; without a mask, causal."""
-        q, k, v = self.project(x_BTD)
-        distance = positions_BT[:, :, None] - positions_BT[:, None, :]
-        mask = distance >= 0 if mask_B1TT is None else mask_B1TT[:, 0]
-        return self.attend(q, k, v, distance, mask)
-
     def keys_values(self, x_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, and the keys and values to be stored."""
         return self.project(x_BTD)
 
     def attend(
-        self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, distance_BTS: Tensor, mask_BTS: Tensor
+        self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, distance_BTS: Tensor, mask_B1TS: Tensor | None
     ) -> Tensor:
-        """Attend to keys at the given distances i - j (those outside the mask may be anything)."""
+        """Distances outside the mask may be anything."""
+        mask_BTS = distance_BTS >= 0 if mask_B1TS is None else mask_B1TS[:, 0]
         reachable = distance_BTS.masked_fill(~mask_BTS, 0)
         r_HKW = self._relative_keys(int(reachable.max()) + 1, q_BHTK.dtype)
         by_distance = (q_BHTK + self.position_bias.to(q_BHTK.dtype)) @ r_HKW

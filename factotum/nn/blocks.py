@@ -61,7 +61,7 @@ class Block(nn.Module):
         """New positions alone; `store` takes their keys and values and gives all that can be seen."""
         q, k, v = self.attention.keys_values(self.attention_norm(x_BTD), positions_BT)
         k, v = store(k, v)
-        x = x_BTD + self.attention.attend(q, k.to(q.dtype), v.to(q.dtype), distance_BTS, mask_BTS)
+        x = x_BTD + self.attention.attend(q, k.to(q.dtype), v.to(q.dtype), distance_BTS, mask_BTS[:, None])
         return x + self.feed_forward(self.feed_forward_norm(x))
 
     def _keep(self, branch_BTD: Tensor) -> Tensor:

@@ -55,6 +55,15 @@ def assert_same(first: Episode, second: Episode) -> None:
     assert (first.seed, first.score) == (second.seed, second.score)
 
 
+def test_a_relative_root_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    episodes = [make_episode(seed) for seed in range(3)]
+    write(Path("data/mine"), episodes)
+    assert_same(open_dataset("toys/All/expert-v0", "data/mine").episode(2), episodes[2])
+    assert list_datasets("data/mine") == ["toys/All/expert-v0"]
+    assert validate(Path("data/mine/toys/All/expert-v0")) == []
+
+
 @pytest.mark.parametrize("action", sorted(ACTIONS))
 def test_every_space_comes_back_exactly(tmp_path, action):
     episodes = [make_episode(seed, steps, action) for seed, steps in ((5, 1), (3, 9), (8, 4))]
