@@ -2,4 +2,5 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook(("factotum.nn", "factotum.losses", "factotum.gato.model", "factotum.gato.embedding"), "beartype.beartype")
+CHECKED = ("factotum.nn", "factotum.losses", "factotum.gato.model", "factotum.gato.embedding")
+install_import_hook(CHECKED, "beartype.beartype")

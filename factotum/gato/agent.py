@@ -17,10 +17,11 @@ from torch import Tensor
 
 from factotum.core.checks import UserError
 from factotum.core.seeding import torch_generator
+from factotum.gato.batch import ABSENT, IGNORED_SLOT, Block
 from factotum.gato.columns import first_steps, merge_steps, step_columns
 from factotum.gato.model import Gato
-from factotum.gato.sequence import IGNORED_SLOT, Block, Steps, lay_out
-from factotum.gato.tokens import ABSENT, decode, encode, encode_steps, legal_ranges
+from factotum.gato.sequence import Steps, lay_out
+from factotum.gato.tokens import decode, encode, encode_steps, legal_ranges
 from factotum.nn.blocks import Cache
 
 

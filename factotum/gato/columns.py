@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from factotum.gato.tokens import ABSENT, Tokens
+from factotum.gato.batch import ABSENT
+from factotum.gato.tokens import Tokens
 
 
 def step_columns(

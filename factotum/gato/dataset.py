@@ -17,13 +17,14 @@ from factotum.core.checks import UserError
 from factotum.core.seeding import numpy_generator
 from factotum.data.mixture import Mixture, draw_tasks
 from factotum.data.windows import Shard, Span, fill_row, write_shard
+from factotum.gato.batch import ABSENT, Batch
 from factotum.gato.columns import first_steps, step_columns
 from factotum.gato.config import GatoConfig, Vocabulary
 from factotum.gato.mulaw import to_bins
-from factotum.gato.sequence import Batch, Steps, join, positions_per_step
+from factotum.gato.sequence import Steps, join, positions_per_step
 from factotum.gato.statistics import Statistics
 from factotum.gato.text import TextTokenizer
-from factotum.gato.tokens import ABSENT, encode_steps, legal_ranges
+from factotum.gato.tokens import encode_steps, legal_ranges
 
 
 class TextTable:

@@ -13,8 +13,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from factotum.core.checks import UserError
+from factotum.gato.batch import Block
 from factotum.gato.config import GatoConfig
-from factotum.gato.sequence import Block
 
 
 class PatchEmbedding(nn.Module):

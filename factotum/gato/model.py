@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from factotum.core.checks import UserError
 from factotum.core.config import from_json_dict, to_json_dict
 from factotum.core.files import read_json, write_bytes_atomic, write_json_atomic
+from factotum.gato.batch import IGNORED_SLOT, Batch, Block
 from factotum.gato.config import GatoConfig
 from factotum.gato.embedding import EMBEDDINGS
-from factotum.gato.sequence import IGNORED_SLOT, Batch, Block
 from factotum.gato.statistics import Statistics
 from factotum.gato.text import TextTokenizer
 from factotum.nn.blocks import Cache, Decoder

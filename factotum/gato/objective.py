@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from factotum.gato.sequence import Batch
+from factotum.gato.batch import Batch
 from factotum.losses.likelihood import token_loss
 
 

@@ -9,18 +9,16 @@ Letters: G rows, R timesteps of a row, P positions of a timestep, T positions of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from factotum.gato.batch import ABSENT, IGNORED_SLOT, Batch, Block, merge_blocks
 from factotum.gato.config import GatoConfig
 from factotum.gato.mulaw import compand, to_bins
-from factotum.gato.tokens import ABSENT
-
-IGNORED_SLOT = -1
 
 
 @dataclass
@@ -48,45 +46,6 @@ class Steps:
     segments: np.ndarray
     trained: np.ndarray | None = None
     hidden: np.ndarray | None = None
-
-
-@dataclass
-class Block:
-    """Values of one kind and the flat positions they go to; `local` is the index within the observation."""
-
-    kind: str
-    values: Tensor
-    where: Tensor
-    local: Tensor | None = None
-
-    def to(self, device: torch.device | str) -> Block:
-        """The block on a device."""
-        local = None if self.local is None else self.local.to(device)
-        return Block(self.kind, self.values.to(device), self.where.to(device), local)
-
-
-@dataclass
-class Batch:
-    """Everything a training step needs; `target_where` are the positions that predict, M of them."""
-
-    rows: int
-    length: int
-    blocks: list[Block]
-    segments_BT: Tensor | None
-    target_where_M: Tensor
-    target_slot_M: Tensor
-    target_ids_M: Tensor
-    target_task_M: Tensor
-    tokens: int = 0
-    task_names: list[str] = field(default_factory=list)
-    task_rows: list[int] = field(default_factory=list)
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch on a device."""
-        moved: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, blocks=[block.to(device) for block in self.blocks], **moved)
 
 
 @dataclass
@@ -174,33 +133,53 @@ def lay_out(
     Returns:
         blocks; `G T` segments (-1 where nothing is); targets: where, slot, ids (flat), none if `action_first`.
     """
-    observation = _observation_parts(steps, config)
-    action = _action_part(steps, config)
+    action, observation = _action_part(steps, config), _observation_parts(steps, config)
     if with_action is not None:
         action.valid = action.valid & with_action[..., None]
-    parts = [action, *observation] if action_first else [*observation, action]
+    placed = _place([action, *observation] if action_first else [*observation, action], steps, row, length)
+    made = (
+        _block(part, placed.flat_GRP[..., at], placed.local_GRP[..., at], placed.valid_GRP[..., at], config)
+        for part, at in placed.parts
+    )
+    blocks = [block for block in made if block is not None]
+    return blocks, placed.segments_GT, {} if action_first else _targets(steps, config, placed)
+
+
+@dataclass
+class _Placed:
+    """Where each position of each timestep is: in its row, in the batch, in its observation."""
+
+    parts: list[tuple[_Part, slice]]
+    valid_GRP: np.ndarray
+    index_GRP: np.ndarray
+    flat_GRP: np.ndarray
+    local_GRP: np.ndarray
+    segments_GT: np.ndarray
+
+
+def _place(parts: list[_Part], steps: Steps, row: int, length: int | None) -> _Placed:
     valid_GRP = np.concatenate([part.valid for part in parts], -1) & steps.present[..., None]
     G, R, P = valid_GRP.shape
     T = R * P if length is None else length
     index_GRP = valid_GRP.reshape(G, R * P).cumsum(-1).reshape(G, R, P) - 1
-    valid_GRP &= (index_GRP.max(-1) < T)[..., None]
+    valid_GRP &= (index_GRP.max(-1) < T)[..., None]  # a timestep that does not fit is left out whole
     starts = np.cumsum([0] + [part.valid.shape[-1] for part in parts])
-    observed = slice(int(starts[1]), None) if action_first else slice(0, int(starts[-2]))
-    local_GRP = np.zeros_like(index_GRP)
-    local_GRP[..., observed] = valid_GRP[..., observed].cumsum(-1) - 1
-    flat_GRP = index_GRP + (row + np.arange(G))[:, None, None] * T
-    blocks: list[Block] = []
-    for part, start in zip(parts, starts[:-1], strict=True):
-        at = slice(int(start), int(start) + part.valid.shape[-1])
-        block = _block(part, flat_GRP[..., at], local_GRP[..., at], valid_GRP[..., at], config)
-        if block is not None:
-            blocks.append(block)
+    slices = [slice(int(start), int(stop)) for start, stop in pairwise(starts)]
+    seen = np.concatenate(
+        [np.full(part.valid.shape[-1], not part.name.startswith("action")) for part in parts]
+    )
+    rows_GRP = np.broadcast_to(np.arange(G)[:, None, None], valid_GRP.shape)
     segments_GT = np.full((G, T), -1, np.int64)
-    row_index = np.broadcast_to(np.arange(G)[:, None, None], valid_GRP.shape)
     segment_GRP = np.broadcast_to(steps.segments[..., None], valid_GRP.shape)
-    segments_GT[row_index[valid_GRP], index_GRP[valid_GRP]] = segment_GRP[valid_GRP]
-    targets = {} if action_first else _targets(steps, config, parts, flat_GRP, index_GRP, valid_GRP, starts)
-    return blocks, segments_GT, targets
+    segments_GT[rows_GRP[valid_GRP], index_GRP[valid_GRP]] = segment_GRP[valid_GRP]
+    return _Placed(
+        parts=list(zip(parts, slices, strict=True)),
+        valid_GRP=valid_GRP,
+        index_GRP=index_GRP,
+        flat_GRP=index_GRP + (row + rows_GRP) * T,
+        local_GRP=(valid_GRP & seen).cumsum(-1) - 1,
+        segments_GT=segments_GT,
+    )
 
 
 def _block(
@@ -227,61 +206,25 @@ def _block(
     return Block(part.name, torch.from_numpy(part.values[steps_GR].astype(np.int64)), at[:, 0])
 
 
-def _targets(
-    steps: Steps,
-    config: GatoConfig,
-    parts: list[_Part],
-    flat_GRP: np.ndarray,
-    index_GRP: np.ndarray,
-    valid_GRP: np.ndarray,
-    starts: np.ndarray,
-) -> dict[str, np.ndarray]:
+def _targets(steps: Steps, config: GatoConfig, placed: _Placed) -> dict[str, np.ndarray]:
+    """Each target is predicted at the position before its own."""
     trained = steps.present if steps.trained is None else steps.trained
-    action_at = slice(int(starts[-2]), int(starts[-1]))
-    valid_GRA = np.broadcast_to(valid_GRP[..., action_at] & trained[..., None], steps.actions.shape)
-    where_GRA = np.broadcast_to(flat_GRP[..., action_at] - 1, steps.actions.shape)
-    slot_GRA = np.broadcast_to(np.arange(steps.actions.shape[-1]), steps.actions.shape)
-    if parts[-1].name == "action_token":
-        slot_GRA = np.full(steps.actions.shape, IGNORED_SLOT)
-    found = [(where_GRA[valid_GRA], slot_GRA[valid_GRA], steps.actions[valid_GRA])]
+    action, at = placed.parts[-1]
+    shape = steps.actions.shape
+    valid = np.broadcast_to(placed.valid_GRP[..., at] & trained[..., None], shape)
+    where = np.broadcast_to(placed.flat_GRP[..., at] - 1, shape)
+    own_token = action.name == "action_token"
+    slot = np.broadcast_to(IGNORED_SLOT if own_token else np.arange(shape[-1]), shape)
+    found = [(where[valid], slot[valid], steps.actions[valid])]
     if (
         config.tokens == "scalar"
     ):  # the paper's mask: text observations are targets too, images and tensors are not
-        text_at = slice(0, int(starts[1]))
-        text_valid = valid_GRP[..., text_at] & (index_GRP[..., text_at] > 0) & trained[..., None]
-        where = flat_GRP[..., text_at][text_valid] - 1
-        found.append((where, np.full(len(where), IGNORED_SLOT), steps.text[text_valid]))
-    where, slot, ids = (np.concatenate([group[k] for group in found]) for k in range(3))
-    return {"where": where, "slot": slot, "ids": ids}
-
-
-def merge_blocks(blocks: list[Block]) -> list[Block]:
-    """Blocks of one kind (and image shape) as one, narrower ones padded by ABSENT or NaN: few, large operations."""
-    alike: dict[Any, list[Block]] = {}
-    for block in blocks:
-        shape = block.values.shape[1:] if block.kind == "image" else None
-        alike.setdefault((block.kind, shape), []).append(block)
-    return [_merge(kind, group) for (kind, _), group in alike.items()]
-
-
-def _merge(kind: str, group: list[Block]) -> Block:
-    if len(group) == 1:
-        return group[0]
-    width = max(block.values.shape[1] if block.values.dim() > 1 else 0 for block in group)
-    padding = float("nan") if kind == "continuous" else ABSENT
-    padded = kind in ("text", "discrete", "action", "continuous")
-    values = [_widen(block.values, width, padding) if padded else block.values for block in group]
-    local = [block.local for block in group if block.local is not None]
-    where = torch.cat([block.where for block in group])
-    return Block(kind, torch.cat(values), where, torch.cat(local) if local else None)
-
-
-def _widen(values: Tensor, width: int, padding: float) -> Tensor:
-    if values.shape[1] == width:
-        return values
-    wide = values.new_full((len(values), width, *values.shape[2:]), padding)
-    wide[:, : values.shape[1]] = values
-    return wide
+        at = placed.parts[0][1]
+        valid = placed.valid_GRP[..., at] & (placed.index_GRP[..., at] > 0) & trained[..., None]
+        where = placed.flat_GRP[..., at][valid] - 1
+        found.append((where, np.full(len(where), IGNORED_SLOT), steps.text[valid]))
+    columns = (np.concatenate(column) for column in zip(*found, strict=True))
+    return dict(zip(("where", "slot", "ids"), columns, strict=True))
 
 
 def join(groups: list[tuple[str, Steps]], config: GatoConfig, length: int | None = None) -> Batch:

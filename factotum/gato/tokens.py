@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from factotum.core.checks import UserError, require_finite
+from factotum.gato.batch import ABSENT
 from factotum.gato.config import Vocabulary
 from factotum.gato.mulaw import compand, expand, from_bins, to_bins
 from factotum.gato.text import TextTokenizer
@@ -28,7 +29,6 @@ class TextCoder(Protocol):
 
 
 Role = Literal["observation", "action"]
-ABSENT = -1
 
 
 @dataclass

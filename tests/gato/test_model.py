@@ -100,7 +100,7 @@ def test_pixels_are_scaled_as_in_the_paper():
 
 
 def test_too_many_tokens_in_an_observation_are_refused(tokenizer, statistics):
-    from factotum.gato.sequence import Block
+    from factotum.gato.batch import Block
 
     model = make_model("scalar", tokenizer, statistics, observation_slots=4)
     block = Block("token", torch.tensor([1]), torch.tensor([0]), torch.tensor([4]))

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factotum.core.checks import UserError
+from factotum.gato.batch import ABSENT
 from factotum.gato.config import Vocabulary
 from factotum.gato.mulaw import compand, expand, from_bins, to_bins
 from factotum.gato.text import TextTokenizer
 from factotum.gato.tokens import (
-    ABSENT,
     decode,
     encode,
     encode_steps,
