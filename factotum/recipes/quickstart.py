@@ -39,9 +39,12 @@ DEMONSTRATIONS = {
 WEIGHTS = (
     ("gym/*", 0.5),
     ("digits/*", 0.5),
+    ("babyai/OpenRedDoor", 0.5),
+    ("metaworld/*", 1.5),
+    ("box2d/*", 1.5),
     ("scenes/*", 3.0),
 )
-"""Easy tasks are drawn less, questions about pictures more; 1 for the others."""
+"""Easy tasks are drawn less, motor skills and captions more; 1 for the others."""
 
 BASELINES = ("random", "expert", "retrieve")
 
@@ -58,7 +61,7 @@ class Args:
     """folder of the run"""
     data: Path = Path("data/quickstart")
     """folder of the demonstrations"""
-    steps: int = 3200
+    steps: int = 2800
     """training steps"""
     episodes: int = 20
     """evaluation episodes a task"""
@@ -145,6 +148,7 @@ def training(args: Args) -> train.Args:
         training=TrainConfig(
             steps=args.steps,
             learning_rate=1e-3,
+            final_learning_rate_ratio=0.02,
             warmup_steps=100,
             weight_decay=0.05,
             precision="bf16",
