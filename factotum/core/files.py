@@ -36,7 +36,8 @@ def write_bytes_atomic(path: Path | str, data: bytes) -> None:
 def write_text_atomic(path: Path | str, text: str) -> None:
     """`write_bytes_atomic` for UTF-8 text.
 
-    >>> with tempfile.TemporaryDirectory() as folder:
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
     ...     write_text_atomic(Path(folder) / "a.txt", "hello")
     ...     (Path(folder) / "a.txt").read_text()
     'hello'
@@ -66,7 +67,8 @@ def read_json(path: Path | str) -> Any:
 def append_json_line(path: Path | str, value: Any) -> None:
     """Append one JSON line in one write, so that a kill tears at most the last line.
 
-    >>> with tempfile.TemporaryDirectory() as folder:
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
     ...     append_json_line(Path(folder) / "a.jsonl", {"step": 1})
     ...     read_json_lines(Path(folder) / "a.jsonl")
     [{'step': 1}]
@@ -104,7 +106,8 @@ def read_json_lines(path: Path | str) -> list[Any]:
 def replace_folder(temporary: Path | str, final: Path | str) -> None:
     """Put a finished folder in its place; an older one there is moved aside first and removed after.
 
-    >>> with tempfile.TemporaryDirectory() as folder:
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
     ...     write_text_atomic(Path(folder) / "new" / "a.txt", "hello")
     ...     replace_folder(Path(folder) / "new", Path(folder) / "final")
     ...     sorted(p.name for p in Path(folder).iterdir())

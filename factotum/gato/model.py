@@ -94,7 +94,7 @@ class Gato(nn.Module, PyTorchModelHubMixin, library_name="factotum", license="ap
         """Vectors of a batch's positions."""
         return self.embedding(blocks, rows, length, self.table)
 
-    def logits(self, h_MD: Float[Tensor, "M D"], slot_M: Int[Tensor, M]) -> Float[Tensor, "M V"]:
+    def logits(self, h_MD: Float[Tensor, "M D"], slot_M: Int[Tensor, " M"]) -> Float[Tensor, "M V"]:
         """Scores of all ids; input and output embeddings are tied. A slot asks for one scalar of a fused action."""
         if self.config.tokens == "fused":
             asked = self.slot_hidden(h_MD) + self.slot_table(slot_M - IGNORED_SLOT)

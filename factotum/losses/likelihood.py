@@ -9,18 +9,18 @@ from torch import Tensor
 
 def token_loss(
     logits_MV: Float[Tensor, "M V"],
-    ids_M: Int[Tensor, M],
+    ids_M: Int[Tensor, " M"],
     *,
     ordinal_start: int | None = None,
     spread: float = 0.0,
-) -> Float[Tensor, M]:
+) -> Float[Tensor, " M"]:
     r"""Cross-entropy of each token; ids from `ordinal_start` on may spread over neighbouring ids.
 
     $-\sum_k w_k \log p(x_i + k)$ with $w_k \propto \exp(-k^2 / 2\sigma^2)$, $\sigma$ = `spread` ids (a histogram
     loss with a Gaussian target, arXiv 2403.03950); spread = 0 is the paper of Gato's plain $-\log p(x_i)$.
 
-    >>> token_loss(torch.zeros(1, 4), torch.tensor([2])).round(decimals=4).tolist()
-    [1.3863]
+    >>> round(token_loss(torch.zeros(1, 4), torch.tensor([2])).item(), 4)
+    1.3863
     """
     log_normaliser = logits_MV.float().logsumexp(-1)
     plain = log_normaliser - logits_MV.gather(1, ids_M[:, None])[:, 0].float()
@@ -36,12 +36,3 @@ def token_loss(
     at = neighbours.clamp(0, logits_MV.shape[1] - 1)
     soft = log_normaliser - (logits_MV.gather(1, at).float() * weights).sum(-1)
     return torch.where(ids_M >= ordinal_start, soft, plain)
-
-
-def perplexity(losses_M: Float[Tensor, M]) -> float:
-    """$\\exp$ of the mean loss.
-
-    >>> round(perplexity(F.cross_entropy(torch.zeros(2, 8), torch.tensor([1, 2]), reduction="none")), 4)
-    8.0
-    """
-    return float(losses_M.mean().exp())

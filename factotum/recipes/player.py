@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium
-
 from factotum.core.checks import UserError
 from factotum.core.seeding import derive_seed, numpy_generator
 from factotum.data.episode import Episode, as_space_types
@@ -18,7 +16,7 @@ from factotum.training.parts import Outcome
 from factotum.worlds.rollout import Actor, expert_actor, random_actor, rollout
 from factotum.worlds.suites import registry
 from factotum.worlds.suites.common import silenced, time_limit
-from factotum.worlds.suites.task import ExpertFailure, Task
+from factotum.worlds.suites.task import Env, ExpertFailure, Task
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Player:
             raise UserError(f"{task.name}, seed {seed}, {': '.join(problems[0])}")
         return Outcome(seed, episode.score), episode
 
-    def _play(self, task: Task, env: gymnasium.Env, seed: int) -> Episode:
+    def _play(self, task: Task, env: Env, seed: int) -> Episode:
         actor, labeller = self._roles(task, env, seed)
         with time_limit(self.episode_seconds), silenced():
             played = rollout(
@@ -96,7 +94,7 @@ class Player:
         episode.actions = as_space_types(task.action_space, episode.actions)
         return episode
 
-    def _roles(self, task: Task, env: gymnasium.Env, seed: int) -> tuple[Actor, Actor | None]:
+    def _roles(self, task: Task, env: Env, seed: int) -> tuple[Actor, Actor | None]:
         """Who acts and who labels in the episode of `seed`; None where the actor's own actions are stored."""
         if self.actor == "random":
             return random_actor(task.action_space, derive_seed("random actor", task.name, seed)), None
@@ -128,7 +126,7 @@ _worker = threading.local()
 """What a worker keeps from chunk to chunk: building an environment or loading a model takes seconds."""
 
 
-def _environment(task: Task) -> gymnasium.Env:
+def _environment(task: Task) -> Env:
     if getattr(_worker, "task", None) != task.name:
         _worker.task, _worker.env = task.name, task.make()
     return _worker.env

@@ -10,6 +10,9 @@ from typing import Any, Literal
 import gymnasium
 from gymnasium.spaces import Space
 
+Env = gymnasium.Env
+"""What a task makes; named here for those who may not import environments."""
+
 Expert = Callable[[Any, Any], Any]
 """`expert(observation, last_action) -> action`: lives for one episode.
 
