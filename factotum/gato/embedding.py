@@ -97,13 +97,7 @@ class ScalarEmbedding(nn.Module):
 
     def forward(self, blocks: list[Block], rows: int, length: int, table: nn.Embedding) -> Tensor:
         """`rows length D` vectors; zero where nothing is."""
-        x_ND = table.weight.new_zeros(rows * length, self.config.width)
-        for block in blocks:
-            vectors = self._vectors(block, table)
-            x_ND = x_ND.index_copy(
-                0, block.where.reshape(-1), vectors.to(x_ND.dtype).reshape(-1, x_ND.shape[1])
-            )
-        return x_ND.view(rows, length, -1)
+        return _scatter([(block, self._vectors(block, table)) for block in blocks], rows, length)
 
     def _vectors(self, block: Block, table: nn.Embedding) -> Tensor:
         if block.kind == "separator":
@@ -116,6 +110,14 @@ class ScalarEmbedding(nn.Module):
             )
         position = self.local(block.local + 1)
         return position + (table(block.values) if block.kind == "token" else self.patches(block.values))
+
+
+def _scatter(placed: list[tuple[Block, Tensor]], rows: int, length: int) -> Float[Tensor, "B T D"]:
+    """Put each block's vectors where they belong; zero where nothing is."""
+    vectors = [vectors.flatten(0, -2) for _, vectors in placed]
+    x_ND = vectors[0].new_zeros(rows * length, vectors[0].shape[-1], dtype=torch.float32)
+    where = torch.cat([block.where.reshape(-1) for block, _ in placed])
+    return x_ND.index_copy(0, where, torch.cat(vectors).to(x_ND.dtype)).view(rows, length, -1)
 
 
 class Slots(nn.Module):
@@ -169,11 +171,7 @@ class FusedEmbedding(nn.Module):
 
     def forward(self, blocks: list[Block], rows: int, length: int, table: nn.Embedding) -> Tensor:
         """`rows length D` vectors; zero where nothing is."""
-        x_ND = table.weight.new_zeros(rows * length, self.config.width)
-        for block in blocks:
-            vectors = self._vectors(block, table)
-            x_ND = x_ND.index_copy(0, block.where.reshape(-1), vectors.to(x_ND.dtype))
-        return x_ND.view(rows, length, -1)
+        return _scatter([(block, self._vectors(block, table)) for block in blocks], rows, length)
 
     def _vectors(self, block: Block, table: nn.Embedding) -> Tensor:
         if block.kind == "token":

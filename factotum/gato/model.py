@@ -88,7 +88,7 @@ class Gato(nn.Module, PyTorchModelHubMixin, library_name="factotum", license="ap
         """Logits at the target positions of a batch, all positions in parallel."""
         x_BTD = self.embed(batch.blocks, batch.rows, batch.length)
         h_BTD = self.decoder(x_BTD, batch.segments_BT)
-        return self.logits(h_BTD.flatten(0, 1)[batch.target_where_M], batch.target_slot_M)
+        return self.logits(h_BTD.flatten(0, 1).index_select(0, batch.target_where_M), batch.target_slot_M)
 
     def embed(self, blocks: list[Block], rows: int, length: int) -> Float[Tensor, "B T D"]:
         """Vectors of a batch's positions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -22,17 +23,16 @@ def token_loss(
     >>> round(token_loss(torch.zeros(1, 4), torch.tensor([2])).item(), 4)
     1.3863
     """
-    log_normaliser = logits_MV.float().logsumexp(-1)
-    plain = log_normaliser - logits_MV.gather(1, ids_M[:, None])[:, 0].float()
+    plain = F.cross_entropy(logits_MV.float(), ids_M, reduction="none")
     if spread <= 0.0 or ordinal_start is None:
         return plain
     reach = max(1, round(3 * spread))
     offsets = torch.arange(-reach, reach + 1, device=ids_M.device)
     neighbours = ids_M[:, None] + offsets
-    weights = torch.exp(-0.5 * (offsets / spread) ** 2) * (
-        (neighbours >= ordinal_start) & (neighbours < logits_MV.shape[1])
-    )
+    inside = (neighbours >= ordinal_start) & (neighbours < logits_MV.shape[1])
+    weights = torch.exp(-0.5 * (offsets / spread) ** 2) * inside
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)
-    at = neighbours.clamp(0, logits_MV.shape[1] - 1)
-    soft = log_normaliser - (logits_MV.gather(1, at).float() * weights).sum(-1)
+    near = logits_MV.gather(1, neighbours.clamp(0, logits_MV.shape[1] - 1)).float()
+    # the normaliser is the same: only the logit that is taken from it differs
+    soft = plain + near[:, reach] - (near * weights).sum(-1)
     return torch.where(ids_M >= ordinal_start, soft, plain)
