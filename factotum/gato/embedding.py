@@ -49,8 +49,8 @@ class PatchEmbedding(nn.Module):
         N, M = patches.shape[:2]
         pixels = (patches.flatten(0, 1).float() / 127.5 - 1.0) / math.sqrt(self.patch)
         x = self.stem(pixels.to(self.stem.weight.dtype))
-        x = F.gelu(self.first_norm(x))
-        x = self.shortcut(x) + self.second(F.gelu(self.second_norm(self.first(x))))
+        # the shortcut takes what no norm has touched: a norm over a patch takes its plain colour away
+        x = self.shortcut(x) + self.second(F.gelu(self.second_norm(self.first(F.gelu(self.first_norm(x))))))
         vectors = self.output(x.flatten(1)).view(N, M, -1)
         return vectors + self._position(self.rows, rows, N) + self._position(self.columns, columns, N)
 

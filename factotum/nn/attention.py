@@ -44,12 +44,10 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * heads * head_size, bias=False)
         self.output = nn.Linear(heads * head_size, width, bias=False)
 
-    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `B H T K`."""
+    def project(self, x_BTD: Tensor) -> Tensor:
+        """Queries, keys and values, `3 B H T K`."""
         B, T, _ = x_BTD.shape
-        qkv = self.query_key_value(x_BTD).view(B, T, 3, self.heads, self.head_size)
-        q_BHTK, k_BHTK, v_BHTK = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        return q_BHTK, k_BHTK, v_BHTK
+        return self.query_key_value(x_BTD).view(B, T, 3, self.heads, self.head_size).permute(2, 0, 3, 1, 4)
 
     def forward(
         self,
@@ -99,8 +97,9 @@ class RotaryAttention(Attention):
 
     def keys_values(self, x_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, and the keys and values to be stored."""
-        q, k, v = self.project(x_BTD)
-        return self._rotate(q, positions_BT), self._rotate(k, positions_BT), v
+        qkv = self.project(x_BTD)
+        q, k = self._rotate(qkv[:2], positions_BT).unbind(0)
+        return q, k, qkv[2]
 
     def attend(
         self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, distance_BTS: Tensor, mask_B1TS: Tensor | None
@@ -108,10 +107,10 @@ class RotaryAttention(Attention):
         """The distances are already in the rotation."""
         return self.merge(attend(q_BHTK, k_BHSK, v_BHSK, mask_B1TS))
 
-    def _rotate(self, x_BHTK: Tensor, positions_BT: Tensor) -> Tensor:
+    def _rotate(self, x_2BHTK: Tensor, positions_BT: Tensor) -> Tensor:
         angles = positions_BT[:, None, :, None].float() * self.frequencies
-        cos, sin = angles.cos().to(x_BHTK.dtype), angles.sin().to(x_BHTK.dtype)
-        first, second = x_BHTK.chunk(2, dim=-1)
+        cos, sin = angles.cos().to(x_2BHTK.dtype), angles.sin().to(x_2BHTK.dtype)
+        first, second = x_2BHTK.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
@@ -136,7 +135,8 @@ class RelativeAttention(Attention):
 
     def keys_values(self, x_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, and the keys and values to be stored."""
-        return self.project(x_BTD)
+        q, k, v = self.project(x_BTD).unbind(0)
+        return q, k, v
 
     def attend(
         self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, distance_BTS: Tensor, mask_B1TS: Tensor | None

@@ -42,7 +42,7 @@ WEIGHTS = (
     ("babyai/OpenRedDoor", 0.5),
     ("metaworld/*", 1.2),
     ("box2d/*", 1.5),
-    ("scenes/*", 5.0),
+    ("scenes/*", 3.0),
 )
 """Easy tasks are drawn less, motor skills and captions more; 1 for the others."""
 
@@ -61,7 +61,7 @@ class Args:
     """folder of the run"""
     data: Path = Path("data/quickstart")
     """folder of the demonstrations"""
-    steps: int = 2900
+    steps: int = 2600
     """training steps"""
     episodes: int = 20
     """evaluation episodes a task"""

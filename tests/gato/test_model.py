@@ -99,6 +99,17 @@ def test_pixels_are_scaled_as_in_the_paper():
     assert seen[0][:, 0].unique().tolist() == [-0.25, 0.25]
 
 
+@pytest.mark.parametrize("channels", [16, 32, 64])
+def test_plain_colours_are_told_apart(channels):
+    """A norm over a patch of one colour would leave nothing of it."""
+    from factotum.gato.embedding import PatchEmbedding
+
+    torch.manual_seed(0)
+    embedding = PatchEmbedding(16, channels, 128, 8).eval()
+    dark, light = (embedding(torch.full((1, 16, 16, 3), level, dtype=torch.uint8)) for level in (20, 240))
+    assert (dark - light).abs().mean() > 0.01
+
+
 def test_too_many_tokens_in_an_observation_are_refused(tokenizer, statistics):
     from factotum.gato.batch import Block
 
