@@ -2,9 +2,11 @@
 
     python benchmarks/train_speed.py --quick
 
-The plain model is written as nanoGPT writes it (torch.nn, fused attention, learned positions, tied head, GELU),
-with a feed-forward of as many parameters as Gato's gated one. Its step is nanoGPT's loop: forward, loss, backward,
-clip, AdamW; Gato's is the `Learner` that `factotum train` runs. Batches are made beforehand, rows are full.
+The plain model is written as nanoGPT writes it (torch.nn, fused attention, learned positions, tied head, GELU).
+It has as many parameters as Gato by a wider feed-forward (`--same parameters`), or only as many in its blocks, none
+for what Gato has beside them: patches, numbers, the slots of an action (`--same blocks`, harder for Gato). Its step
+is nanoGPT's loop: forward, loss, backward, clip, AdamW; Gato's is the `Learner` that `factotum train` runs. Batches
+are made beforehand, rows are full.
 
 Batches: "text" has a loss at every position, as the plain model has; "control" has text, numbers and actions;
 "mixed" adds images. Ratios are against the plain model in fp32, and against it under bf16 autocast.
@@ -56,6 +58,8 @@ class Args:
     """small is the default of `factotum train`, 79m the paper's"""
     batches: tuple[Literal["text", "control", "mixed"], ...] = ("text", "control", "mixed")
     """what Gato is trained on"""
+    same: Literal["parameters", "blocks"] = "parameters"
+    """what the plain model has as many of as Gato: parameters in all, or in its blocks"""
     tokens: int = 4096
     """positions in a batch"""
     repeats: int = 7
@@ -95,13 +99,13 @@ class PlainBlock(nn.Module):
 
 
 class PlainGPT(nn.Module):
-    """A plain GPT with as many parameters in its blocks as a Gato of the given configuration."""
+    """A plain GPT of the depth, width and context of a Gato; by default its blocks have as many parameters."""
 
-    def __init__(self, config: GatoConfig) -> None:
+    def __init__(self, config: GatoConfig, more_hidden: int = 0) -> None:
         super().__init__()
         self.wte = nn.Embedding(config.vocabulary.size, config.width)
         self.wpe = nn.Embedding(config.context, config.width)
-        hidden = 3 * config.feed_forward // 4
+        hidden = 3 * config.feed_forward // 4 + more_hidden
         self.blocks = nn.ModuleList(
             PlainBlock(config.width, config.heads, hidden) for _ in range(config.layers)
         )
@@ -120,6 +124,17 @@ class PlainGPT(nn.Module):
             x = block(x)
         logits = F.linear(self.ln_f(x), self.wte.weight)
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), next_BT.reshape(-1))
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def plain_model(config: GatoConfig, same: str) -> PlainGPT:
+    """The model to compare with."""
+    lacking = parameters(Gato(config)) - parameters(PlainGPT(config)) if same == "parameters" else 0
+    return PlainGPT(config, more_hidden=lacking // (2 * config.width * config.layers))
 
 
 def made_steps(
@@ -189,10 +204,10 @@ def gato_updates(
         yield batch.tokens
 
 
-def plain_updates(config: GatoConfig, rows: int, precision: str) -> Iterator[int]:
+def plain_updates(config: GatoConfig, rows: int, precision: str, same: str) -> Iterator[int]:
     """An endless run of nanoGPT's updates; yields positions."""
     torch.manual_seed(0)
-    model = PlainGPT(config).train()
+    model = plain_model(config, same).train()
     optimizer = make_optimizer(model, learning_rate=1e-4)
     ids = torch.randint(0, config.vocabulary.size, (rows, config.context + 1))
     while True:
@@ -222,23 +237,26 @@ def main(args: Args) -> None:
     repeats, updates = (3, 2) if args.quick else (args.repeats, args.updates)
     config = GatoConfig(vocabulary=Vocabulary(TEXT_SIZE[args.size]), stochastic_depth=0.0, **SIZES[args.size])
     rows = max(4, args.tokens // config.context)
-    contestants = {f"plain {p}": rate(plain_updates(config, rows, p), updates) for p in ("fp32", "bf16")}
+    contestants = {
+        f"plain {p}": rate(plain_updates(config, rows, p, args.same), updates) for p in ("fp32", "bf16")
+    }
     for kind in args.batches:
         batches = [make_batch(kind, config, rows, seed) for seed in range(2)]
         contestants[f"{kind} fp32"] = rate(gato_updates(config, batches, "fp32", False), updates)
+        contestants[f"{kind} fp32 compiled"] = rate(gato_updates(config, batches, "fp32", True), updates)
         contestants[f"{kind} bf16 compiled"] = rate(gato_updates(config, batches, "bf16", True), updates)
     rates = interleaved(contestants, repeats)
     ratios = []
     for kind in args.batches:
         ratios += [
             ratio(rates, f"{kind} fp32", "plain fp32", target=1.0),
+            ratio(rates, f"{kind} fp32 compiled", "plain fp32", target=1.0),
             ratio(rates, f"{kind} bf16 compiled", "plain fp32", target=1.5),
             ratio(rates, f"{kind} bf16 compiled", "plain bf16"),
         ]
-    sizes = {"gato": Gato(config), "plain": PlainGPT(config)}
-    parameters = {name: sum(p.numel() for p in model.parameters()) for name, model in sizes.items()}
-    print(f"parameters: {parameters}, rows: {rows} of {config.context}")
-    details = {"parameters": parameters, "rows": rows, "config": to_json_dict(config)}
+    counts = {"gato": parameters(Gato(config)), "plain": parameters(plain_model(config, args.same))}
+    print(f"parameters: {counts}, rows: {rows} of {config.context}")
+    details = {"parameters": counts, "same": args.same, "rows": rows, "config": to_json_dict(config)}
     output = args.output or Path(__file__).parent / "results" / f"train_speed_{args.size}.json"
     report("train_speed", "tokens/s", rates, ratios, output, **details)
 

@@ -141,7 +141,7 @@ def unpack(source: bytes | Path) -> Iterator[StoredEpisode]:
     Raises:
         OSError: not an HDF5 file, or one that was cut short.
     """
-    with h5py.File(io.BytesIO(source) if isinstance(source, bytes) else source, "r") as file:
+    with h5py.File(h5py.h5f.open_file_image(source) if isinstance(source, bytes) else source, "r") as file:
         for index in range(len(file)):
             group = file[f"episode_{index}"]
             seed, score = group.attrs.get("seed"), group.attrs.get("score")

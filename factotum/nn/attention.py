@@ -44,10 +44,10 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * heads * head_size, bias=False)
         self.output = nn.Linear(heads * head_size, width, bias=False)
 
-    def project(self, x_BTD: Tensor) -> Tensor:
-        """Queries, keys and values, `3 B H T K`."""
-        B, T, _ = x_BTD.shape
-        return self.query_key_value(x_BTD).view(B, T, 3, self.heads, self.head_size).permute(2, 0, 3, 1, 4)
+    def project(self, x_BTD: Tensor) -> list[Tensor]:
+        """Queries, keys and values, each `B H T K`."""
+        parts = self.query_key_value(x_BTD).chunk(3, dim=-1)
+        return [part.unflatten(-1, (self.heads, self.head_size)).transpose(1, 2) for part in parts]
 
     def forward(
         self,
@@ -76,6 +76,26 @@ class Attention(nn.Module):
         return self.output(y_BHTK.transpose(1, 2).reshape(B, T, H * K))
 
 
+def rotate(
+    x_BHTK: Float[Tensor, "B H T K"], angles_B1TF: Float[Tensor, "#B 1 T F"]
+) -> Float[Tensor, "B H T K"]:
+    """Turn each pair of neighbours (2f, 2f + 1) of a head by its angle, in single precision.
+
+    As complex numbers this is one pass over memory, not seven; a compiler makes one pass of the plain form.
+
+    >>> rotate(torch.tensor([[[[1.0, 0.0]]]]), torch.full((1, 1, 1, 1), torch.pi / 2)).round().abs()
+    tensor([[[[0., 1.]]]])
+    """
+    pairs_BHTF2 = x_BHTK.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():
+        (first, second), (cos, sin) = pairs_BHTF2.unbind(-1), (angles_B1TF.cos(), angles_B1TF.sin())
+        turned = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    else:
+        turns_B1TF = torch.polar(torch.ones_like(angles_B1TF), angles_B1TF)
+        turned = torch.view_as_real(torch.view_as_complex(pairs_BHTF2) * turns_B1TF)
+    return turned.flatten(-2).to(x_BHTK.dtype)
+
+
 class RotaryAttention(Attention):
     r"""Attention whose scores depend on i - j by rotating queries and keys (RoPE, arXiv 2104.09864).
 
@@ -97,21 +117,15 @@ class RotaryAttention(Attention):
 
     def keys_values(self, x_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, and the keys and values to be stored."""
-        qkv = self.project(x_BTD)
-        q, k = self._rotate(qkv[:2], positions_BT).unbind(0)
-        return q, k, qkv[2]
+        q, k, v = self.project(x_BTD)
+        angles_B1TF = positions_BT[:, None, :, None].float() * self.frequencies
+        return rotate(q, angles_B1TF), rotate(k, angles_B1TF), v
 
     def attend(
         self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, distance_BTS: Tensor, mask_B1TS: Tensor | None
     ) -> Tensor:
         """The distances are already in the rotation."""
         return self.merge(attend(q_BHTK, k_BHSK, v_BHSK, mask_B1TS))
-
-    def _rotate(self, x_2BHTK: Tensor, positions_BT: Tensor) -> Tensor:
-        angles = positions_BT[:, None, :, None].float() * self.frequencies
-        cos, sin = angles.cos().to(x_2BHTK.dtype), angles.sin().to(x_2BHTK.dtype)
-        first, second = x_2BHTK.chunk(2, dim=-1)
-        return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
 class RelativeAttention(Attention):
@@ -135,7 +149,7 @@ class RelativeAttention(Attention):
 
     def keys_values(self, x_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, and the keys and values to be stored."""
-        q, k, v = self.project(x_BTD).unbind(0)
+        q, k, v = self.project(x_BTD)
         return q, k, v
 
     def attend(

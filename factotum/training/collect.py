@@ -187,8 +187,10 @@ def _check_seeds(seeds: range) -> None:
 
 
 def _chunks(seeds: list[int], size: int, jobs: int | None) -> list[list[int]]:
-    """Runs of consecutive seeds, small enough to give every process some."""
-    size = max(1, min(size, -(-len(seeds) // joblib.effective_n_jobs(_n_jobs(jobs)))))
+    """Runs of consecutive seeds of at most `size`, as many for one process as for another."""
+    processes = joblib.effective_n_jobs(_n_jobs(jobs))
+    rounds = -(-len(seeds) // (size * processes))
+    size = -(-len(seeds) // max(1, rounds * processes))
     chunks: list[list[int]] = []
     for seed in seeds:
         if chunks and len(chunks[-1]) < size and chunks[-1][-1] == seed - 1:

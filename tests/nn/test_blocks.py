@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from factotum.nn.attention import rotate
 from factotum.nn.blocks import Decoder
 
 
@@ -90,3 +91,21 @@ def test_stochastic_depth_keeps_the_expectation_and_rests_in_evaluation():
     kept = torch.stack([block._keep(torch.ones(1, 1, 1)) for _ in range(2000)])
     assert set(kept.flatten().tolist()) == {0.0, 2.0}
     assert abs(kept.mean().item() - 1.0) < 0.1
+
+
+@pytest.mark.parametrize("compiling", [False, True])
+def test_rotation_turns_neighbours_by_their_angle(compiling, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    x, angles = torch.randn(2, 3, 5, 8), torch.rand(1, 1, 5, 4) * 6
+    turned = rotate(x, angles)
+    for pair in range(4):
+        first, second, angle = x[..., 2 * pair], x[..., 2 * pair + 1], angles[..., pair]
+        torch.testing.assert_close(turned[..., 2 * pair], first * angle.cos() - second * angle.sin())
+        torch.testing.assert_close(turned[..., 2 * pair + 1], first * angle.sin() + second * angle.cos())
+
+
+def test_rotation_keeps_the_precision_it_was_given():
+    x, angles = torch.randn(1, 1, 3, 4), torch.rand(1, 1, 3, 2)
+    halved = rotate(x.bfloat16(), angles)
+    assert halved.dtype == torch.bfloat16
+    torch.testing.assert_close(halved.float(), rotate(x, angles), atol=0.05, rtol=0.02)

@@ -345,3 +345,12 @@ def test_a_part_gives_back_what_was_written(tmp_path):
     (part,) = read_parts(tmp_path)
     assert part.read() == payload
     assert part.outcomes == (Outcome(3, 0.1 + 0.2), Outcome(4, None, 'odd "reason"\n'))
+
+
+@pytest.mark.parametrize(("count", "size"), [(100, 16), (16, 16), (3, 16), (1, 16), (97, 5), (0, 16)])
+def test_chunks_are_as_many_for_one_process_as_for_another(count, size):
+    seeds = list(range(7, 7 + count))
+    chunks = module._chunks(seeds, size, 2)
+    assert [seed for chunk in chunks for seed in chunk] == seeds
+    assert all(len(chunk) <= size for chunk in chunks)
+    assert len(chunks) % 2 == 0 or count < 2
