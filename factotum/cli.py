@@ -16,6 +16,8 @@ COMMANDS = {
     "collect": "expert demonstrations into Minari datasets",
     "data": "list, show and validate datasets",
     "train": "one Gato on all datasets",
+    "meta-train": "a learned optimizer from nothing: `meta-train sampler RUN`",
+    "tune": "the parameters of any command or Python callable, from a search-space file",
     "evaluate": "a checkpoint or a baseline on tasks, every episode's score stored",
     "play": "watch a checkpoint or an expert, or write a video",
     "report": "a run as one offline HTML file",
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
-        recipe = importlib.import_module(f"factotum.recipes.{name}")
+        recipe = importlib.import_module(f"factotum.recipes.{name.replace('-', '_')}")
         args = tyro.cli(recipe.Args, prog=f"factotum {name}", args=options, description=recipe.Args.__doc__)
         return _exit_code(recipe.main(args))
     except ValueError as error:

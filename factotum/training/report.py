@@ -25,6 +25,7 @@ def write_report(
     title: str | None = None,
     notes: Sequence[str] = (),
     pictures_per_family: int = 4,
+    sections: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write the report of a run; an older one is replaced whole.
 
@@ -35,6 +36,7 @@ def write_report(
         title: heading, by default the run's name.
         notes: lines of text under the heading.
         pictures_per_family: rollouts shown of each family at most.
+        sections: titles and HTML of what else was measured, shown first.
 
     Returns:
         The file.
@@ -48,8 +50,10 @@ def write_report(
     metrics = read_json_lines(run / "metrics.jsonl")
     if summary is None and not metrics:
         raise UserError(f"nothing to report in {run}: neither recorded episodes nor metrics.jsonl")
+    noted = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     sections = [
-        ("Summary", "".join(f"<p>{html.escape(note)}</p>" for note in notes) + _summary(summary)),
+        *sections,
+        ("Summary", noted if sections and summary is None else noted + _summary(summary)),
         ("Tasks", "" if summary is None else html.task_table(summary) + html.worst_list(summary)),
         ("Scores", _figure(None if summary is None else plots.score_bars(summary))),
         ("Learning curves", _figure(plots.learning_curves(metrics))),

@@ -32,7 +32,9 @@ def test_all_of_it_small_then_again(tmp_path, monkeypatch, capsys):
     weights = (args.run / "checkpoints/step-00000101/model.safetensors").stat().st_mtime_ns
     main(args)
     assert (args.run / "checkpoints/step-00000101/model.safetensors").stat().st_mtime_ns == weights
-    assert {path.name: len(read_json_lines(path)) for path in (args.run / "evaluation").glob("*.jsonl")} == played
+    assert {
+        path.name: len(read_json_lines(path)) for path in (args.run / "evaluation").glob("*.jsonl")
+    } == played
 
 
 def fail():

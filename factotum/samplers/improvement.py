@@ -1,0 +1,161 @@
+"""What is `AcquisitionCore` trained to do? Choose the candidate that improves most, and predict the values of all.
+
+The observed improvement of the paper with a choice in place of a point: on a training function the improvement of
+every candidate is known, so the expectation over choices is exact and needs no gradient through the function.
+Local letters: B functions, C candidates, D dimensions, N values seen, V views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from factotum.core.checks import UserError
+from factotum.core.seeding import torch_generator
+from factotum.samplers.acquisition import AcquisitionState, Choice
+from factotum.samplers.history import Observation, first_observation
+from factotum.samplers.objective import MetaBatch
+
+
+@dataclass(frozen=True)
+class ImprovementObjective:
+    r"""$-\sum_j p_j \log\big(1 + \max(m - f(c_j), 0) / u\big) + w \cdot \mathrm{NLL}$, p the softmax of the scores.
+
+    m is the best value so far, u the distance of the best eighth of the values from it: a unit that shrinks as the
+    search closes in, known before the choice is made, so that late improvements count as early ones do; but no
+    less than $k r^2$ of how far three quarters of the values reach, with r the share of the evaluations that is
+    left, or only what is near would count from the start. NLL is that of the candidates' values in the views, half
+    over all of them, half as p chooses. A search follows the highest score; a few windows of it are trained on,
+    through the moves of lengthscales and noise inside a window.
+
+    Args:
+        windows: windows of a search that are trained on.
+        window: steps of one.
+        prediction: w.
+        coarseness: k.
+
+    Returns of a call: mean loss over functions, its weight B, metrics.
+
+    Chen et al., 2017 (arXiv 1611.03824), section 2.1: the observed improvement, with its incumbent detached.
+
+    Differs from the paper: a choice among candidates, a unit, windows in place of the whole search, and the
+    prediction of values as an auxiliary loss.
+    """
+
+    windows: int = 2
+    window: int = 3
+    prediction: float = 0.1
+    coarseness: float = 0.02
+
+    def __post_init__(self) -> None:
+        if min(self.windows, self.window) < 1 or not 0 <= self.prediction < float("inf"):
+            raise UserError(
+                "windows, window, prediction: expected 1 or more, 1 or more, 0 or more, got "
+                f"{self.windows}, {self.window}, {self.prediction}"
+            )
+
+    def __call__(self, model: nn.Module, batch: MetaBatch) -> tuple[Tensor, float, dict[str, Tensor]]:
+        """Loss of one batch."""
+        core: Any = model
+        generator = torch_generator(batch.seed, "search")
+        noise_B = getattr(batch.functions, "noise_B", None)
+        like = next(model.parameters())
+        told = first_observation(batch.batch_size, batch.dimensions, batch.evaluations, like.device)
+        state = core.initial_state(batch.batch_size, batch.dimensions, generator)
+        steps = self._steps(batch.evaluations, generator)
+        losses: list[tuple[Tensor, Tensor]] = []
+        values: list[Tensor] = []
+        for step in range(batch.evaluations):
+            state = _cut(state) if step in steps and step - 1 not in steps else state
+            with torch.set_grad_enabled(step in steps):
+                choice, state = core.consider(told, state)
+            if choice is None:
+                x_BD, _ = core.step(told, core.initial_state(batch.batch_size, batch.dimensions, generator))
+            else:
+                x_BD = _chosen(choice)
+                if step in steps:
+                    losses.append(self._losses(choice, state, torch.stack(values, 1), batch))
+            value_B = batch.functions(x_BD)
+            values.append(value_B)
+            y_B = value_B if noise_B is None else value_B + noise_B * _normal(len(x_BD), generator, like)
+            told = Observation(x_BD, y_B, torch.ones_like(y_B, dtype=torch.bool), told.remaining_B - 1)
+        gain, error = torch.stack([torch.stack(pair) for pair in losses]).mean(0)
+        value_BT = torch.stack(values, 1)
+        metrics = {
+            "gain": gain.detach(),
+            "error": error.detach(),
+            "value/mean": value_BT.mean(),
+            "value/best": value_BT.amin(1).mean(),
+        }
+        return self.prediction * error - gain, float(batch.batch_size), metrics
+
+    def _steps(self, evaluations: int, generator: torch.Generator) -> set[int]:
+        """Which steps are trained on; never the first, before which nothing is known."""
+        last = max(evaluations - self.window, 1)
+        starts = torch.randint(1, last + 1, (self.windows,), generator=generator).tolist()
+        return {start + offset for start in starts for offset in range(self.window)} & set(range(evaluations))
+
+    def _losses(
+        self, choice: Choice, state: AcquisitionState, value_BN: Tensor, batch: MetaBatch
+    ) -> tuple[Tensor, Tensor]:
+        """Expected improvement of the choice, and the error of what was predicted."""
+        points_BCD = choice.candidates_BCD.to(value_BN.dtype)
+        with torch.no_grad():
+            true_BC = batch.functions.many(points_BCD).double()
+        probability_BC = choice.score_BC.softmax(1)
+        left = 1.0 - value_BN.shape[1] / batch.evaluations
+        gain_BC = improvement(true_BC, value_BN.double(), self.coarseness * left**2)
+        gain = (probability_BC * gain_BC).sum(1).mean()
+        weight_BC = 0.5 / true_BC.shape[1] + 0.5 * probability_BC.detach()
+        return gain, (prediction_error(choice, true_BC) * weight_BC).sum(1).mean()
+
+
+def improvement(
+    true_BC: Float[Tensor, "B C"], value_BN: Float[Tensor, "B N"], coarseness: float = 0.0
+) -> Float[Tensor, "B C"]:
+    r"""$\log(1 + \max(m - f, 0) / u)$.
+
+    >>> seen = torch.tensor([[0.0, 1.0, 2.0]], dtype=torch.float64)
+    >>> improvement(torch.tensor([[3.0, 0.0, -1.0]], dtype=torch.float64), seen).exp()
+    tensor([[1., 1., 2.]], dtype=torch.float64)
+    """
+    N = value_BN.shape[1]
+    sorted_BN = value_BN.sort(1).values
+    best_B1 = sorted_BN[:, :1]
+    reach_B1 = sorted_BN[:, min(N - 1, 1 + N // 8), None] - best_B1
+    whole_B1 = sorted_BN[:, 3 * N // 4, None] - best_B1
+    unit_B1 = torch.maximum(reach_B1, max(coarseness, 1e-6) * whole_B1)
+    unit_B1 = torch.where(unit_B1 > 0, unit_B1, 1.0)
+    return ((best_B1 - true_BC).clamp(min=0.0) / unit_B1).log1p()
+
+
+def prediction_error(choice: Choice, true_BC: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+    """Negative log-likelihood of values in the views that are functions of the value, mean over these views.
+
+    Deviations count linearly beyond four: what no Gaussian expects would else be all that is learnt.
+    """
+    seen_BWC = choice.views.of(true_BC).clamp(-6.0, 6.0)
+    W = seen_BWC.shape[1]
+    share_B1C = (choice.posterior.share_BC.square() + choice.surrogate.noise_B[:, None])[:, None]
+    deviation_BWC = (share_B1C * choice.surrogate.amplitude_BV[:, :W, None]).sqrt()
+    z_BWC = ((seen_BWC - choice.posterior.mean_BVC[:, :W]) / deviation_BWC).abs()
+    huber_BWC = torch.where(z_BWC < 4.0, 0.5 * z_BWC.square(), 4.0 * z_BWC - 8.0)
+    return (huber_BWC + deviation_BWC.log()).mean(1)
+
+
+def _cut(state: AcquisitionState) -> AcquisitionState:
+    scale_BD, noise_B = state.log_lengthscale_BD.detach(), state.log_noise_B.detach()
+    return state._replace(log_lengthscale_BD=scale_BD, log_noise_B=noise_B)
+
+
+def _chosen(choice: Choice) -> Tensor:
+    rows = torch.arange(len(choice.score_BC), device=choice.score_BC.device)
+    return choice.candidates_BCD[rows, choice.score_BC.argmax(1)].float()
+
+
+def _normal(count: int, generator: torch.Generator, like: Tensor) -> Tensor:
+    return torch.randn(count, generator=generator).to(like)
