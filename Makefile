@@ -16,7 +16,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
-	$(BIN)/ruff check factotum tests benchmarks
+	$(BIN)/ruff check factotum tests benchmarks examples
 	$(BIN)/mypy
 
 setup: $(VENV)/.installed

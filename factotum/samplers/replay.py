@@ -128,8 +128,9 @@ class Replay:
             # It failed before it took any value: there is nothing to learn.
             self._nodes.append(before._replace(key=key, value=None))
             return
-        # What a conditional parameter would have been is not known: it stays where it was.
-        x = [old if math.isnan(u) else u for u, old in zip(told.x, before.x, strict=True)]
+        # What a conditional parameter would have been is not known: it counts as what was proposed. Left where it
+        # was, all its other values would look unexplored for ever.
+        x = [guess if math.isnan(u) else u for u, guess in zip(told.x, before.proposal, strict=True)]
         y = self._value(told)
         proposal, state = self._step(x, y, before.fed + 1, before.state)
         value = y if math.isfinite(told.y) else None

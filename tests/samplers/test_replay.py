@@ -16,6 +16,7 @@ def bowl(x):
     return sum((u - 0.3) ** 2 for u in x)
 
 
+@torch.inference_mode()
 def closed_loop(core, evaluations, dimensions, seed):
     """The plain loop, by hand."""
     state = core.initial_state(1, dimensions, torch.Generator().manual_seed(seed))
@@ -124,15 +125,18 @@ def test_enormous_values_give_finite_proposals():
         assert all(0 <= u <= 1 for u in x)
 
 
-def test_unknown_coordinates_stay_and_nothing_is_no_step():
+def test_unknown_coordinates_are_taken_as_proposed_and_nothing_is_no_step():
     core = RecordingCore()
     points = [[0.1, 0.2], [math.nan, 0.3], [math.nan, math.nan], [0.4, math.nan]]
-    Replay(core, 2, 10, 0).propose([0, 1, 2, 3], lambda i: Told(points[i], 1.0))
-    assert [(one.x, one.remaining) for one in core.seen[1:]] == [
-        ((0.1, 0.2), 9),
-        ((0.1, 0.3), 8),
-        ((0.4, 0.3), 7),
-    ]
+    keys, read = [0, 1, 2, 3], lambda i: Told(points[i], 1.0)
+    proposals = [Replay(core, 2, 10, 0).propose(keys[:count], read)[0] for count in (1, 3)]
+    core.seen.clear()
+    Replay(core, 2, 10, 0).propose(keys, read)
+    told = [(one.x, one.remaining) for one in core.seen[1:]]
+    assert [left for _, left in told] == [9, 8, 7]
+    assert told[0][0] == pytest.approx((0.1, 0.2), abs=1e-5)
+    assert told[1][0] == pytest.approx((proposals[0][0], 0.3), abs=1e-5)
+    assert told[2][0] == pytest.approx((0.4, proposals[1][1]), abs=1e-5)
 
 
 @pytest.mark.parametrize(("budget", "first"), [(4, 4), (1000, 6)])
