@@ -2,5 +2,21 @@
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("factotum.nn", "factotum.losses", "factotum.gato.model", "factotum.gato.embedding")
+CHECKED = (
+    "factotum.nn",
+    "factotum.losses",
+    "factotum.gato.model",
+    "factotum.gato.embedding",
+    "factotum.samplers.acquisition",
+    "factotum.samplers.acquisition_state",
+    "factotum.samplers.axial",
+    "factotum.samplers.candidates",
+    "factotum.samplers.history",
+    "factotum.samplers.improvement",
+    "factotum.samplers.plain",
+    "factotum.samplers.rollout",
+    "factotum.samplers.single",
+    "factotum.samplers.single_surrogate",
+    "factotum.samplers.surrogate",
+)
 install_import_hook(CHECKED, "beartype.beartype")

@@ -7,17 +7,20 @@ What it does not know: functions, losses, search spaces. Local letters as in `fa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from factotum.core.checks import UserError
+from factotum.samplers import single
+from factotum.samplers.acquisition_state import AcquisitionState, note
+from factotum.samplers.candidates import CENTRES, Draws, Snap, closer, draw, spread
 from factotum.samplers.config import SamplerConfig
 from factotum.samplers.history import Observation
+from factotum.samplers.single import KNOWN, SHARPNESS
 from factotum.samplers.surrogate import (
     VIEWS,
     Posterior,
@@ -31,29 +34,6 @@ from factotum.samplers.surrogate import (
     view,
 )
 
-Snap = Callable[[Tensor], Tensor]
-"""Points of the cube, `... D`, to the nearest ones that can be evaluated."""
-
-CLOSER = 48
-"""Points around the best candidate among which the choice is refined."""
-
-KNOWN = 1e-10
-"""Squared distance in lengthscales at which a candidate is a point seen."""
-
-
-class AcquisitionState(NamedTuple):
-    """State of `AcquisitionCore`; never changed in place."""
-
-    x_BND: Float[Tensor, "B N D"]
-    y_BN: Float[Tensor, "B N"]
-    pending_BPD: Float[Tensor, "B P D"]
-    log_lengthscale_BD: Float[Tensor, "B D"]
-    log_noise_B: Float[Tensor, " B"]
-    seed: int
-    """with the number of the step, it draws the candidates"""
-    steps: int
-    snap: Snap | None
-
 
 class Choice(NamedTuple):
     """Candidates of one step with their scores, and what the scores were made from."""
@@ -65,12 +45,26 @@ class Choice(NamedTuple):
     views: Views
 
 
+class Judged(NamedTuple):
+    """Candidates one by one."""
+
+    candidates_BCD: Float[Tensor, "B C D"]
+    posterior: Posterior
+    gain_BVC: Float[Tensor, "B V C"]
+    """log improvement expected in each view"""
+    z_BVC: Float[Tensor, "B V C"]
+    away_BC: Float[Tensor, "B C"]
+    """squared distance to the best point"""
+
+
 class Scene(NamedTuple):
     """What all candidates of a step are judged by."""
 
     surrogate: Surrogate
     views: Views
     best_BV1: Float[Tensor, "B V 1"]
+    places_BK: Int[Tensor, "B K"]
+    """where the best values are"""
     best_x_BD: Float[Tensor, "B D"]
     lengthscale_BD: Float[Tensor, "B D"]
     pending_BPD: Float[Tensor, "B P D"] | None
@@ -115,8 +109,6 @@ class AcquisitionCore(nn.Module):
     `factotum.samplers.improvement`.
     """
 
-    SHARPNESS = 3.0
-
     def __init__(self, config: SamplerConfig) -> None:
         super().__init__()
         self.config = config
@@ -129,7 +121,12 @@ class AcquisitionCore(nn.Module):
         self.shared = nn.Linear(SHARED_FEATURES, config.width)
         self.hidden = nn.Linear(config.width, config.width)
         self.output = nn.Linear(config.width, 1)
+        self.kept: tuple[int, single.Weights] | None = None
         self.initialise()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies see their own weights as arrays."""
+        return {**vars(self), "kept": None}
 
     def initialise(self) -> None:
         """All initialisation: plain expected improvement."""
@@ -164,14 +161,18 @@ class AcquisitionCore(nn.Module):
         state = note(observation, state)
         if state.x_BND.shape[1] == 0:
             return self._blind(state).to(observation.x_BD.dtype), state
+        if len(state.y_BN) == 1 and state.y_BN.device.type == "cpu" and not torch.is_grad_enabled():
+            return single.step(self, observation, state)
         scene, state = self._look(state, observation.remaining_B)
-        u_BCD1, n_BCD = self._draws(state)
-        candidates_BCD = self._candidates(scene, state, u_BCD1[:, :-CLOSER], n_BCD[:, :-CLOSER])
-        score_BC, _ = self._score(scene, candidates_BCD)
-        x_BD = _best(candidates_BCD, score_BC)
-        closer_BCD = self._closer(scene, state, x_BD, u_BCD1[:, -CLOSER:], n_BCD[:, -CLOSER:])
-        score_BC, _ = self._score(scene, closer_BCD)
-        return _best(closer_BCD, score_BC).to(observation.x_BD.dtype), state
+        first, second = self._draws(state)
+        judged = self._judge(scene, self._spread(scene, state, first))
+        top_B1 = judged.gain_BVC.amax(2, keepdim=True)
+        x_BD = _best(judged.candidates_BCD, self._score(scene, judged, top_B1))
+        judged = self._judge(scene, closer(x_BD, scene.lengthscale_BD, second, state.snap))
+        top_B1 = torch.maximum(top_B1, judged.gain_BVC.amax(2, keepdim=True))
+        return _best(judged.candidates_BCD, self._score(scene, judged, top_B1)).to(
+            observation.x_BD.dtype
+        ), state
 
     def consider(
         self, observation: Observation, state: AcquisitionState
@@ -181,55 +182,53 @@ class AcquisitionCore(nn.Module):
         if state.x_BND.shape[1] == 0:
             return None, state
         scene, state = self._look(state, observation.remaining_B)
-        u_BCD1, n_BCD = self._draws(state)
+        first, second = self._draws(state)
+        judged = self._judge(scene, self._spread(scene, state, first).detach())
         with torch.no_grad():
-            candidates_BCD = self._candidates(scene, state, u_BCD1[:, :-CLOSER], n_BCD[:, :-CLOSER])
-            x_BD = _best(candidates_BCD, self._score(scene, candidates_BCD)[0])
-            closer_BCD = self._closer(scene, state, x_BD, u_BCD1[:, -CLOSER:], n_BCD[:, -CLOSER:])
-            candidates_BCD = torch.cat([candidates_BCD, closer_BCD], 1)
-        score_BC, posterior = self._score(scene, candidates_BCD)
-        return Choice(candidates_BCD, score_BC, posterior, scene.surrogate, scene.views), state
+            score_BC = self._score(scene, judged, judged.gain_BVC.amax(2, keepdim=True))
+            x_BD = _best(judged.candidates_BCD, score_BC)
+            near_BCD = closer(x_BD, scene.lengthscale_BD, second, state.snap)
+        both = _joined(judged, self._judge(scene, near_BCD))
+        score_BC = self._score(scene, both, both.gain_BVC.detach().amax(2, keepdim=True))
+        return Choice(both.candidates_BCD, score_BC, both.posterior, scene.surrogate, scene.views), state
 
     def _typical_lengthscale(self, dimensions: int) -> Tensor:
         return (self.prior_lengthscale[0] + self.prior_lengthscale[1] * math.log(dimensions)).double()
 
-    def _generator(self, state: AcquisitionState) -> torch.Generator:
-        device = state.x_BND.device
-        return torch.Generator(device=device).manual_seed((state.seed * 1_000_003 + state.steps) % 2**62)
-
     def _blind(self, state: AcquisitionState) -> Tensor:
         """Before any value: in the middle half of every coordinate."""
-        B, _, D = state.x_BND.shape
-        draws = torch.rand(
-            B, D, generator=self._generator(state), dtype=torch.float64, device=state.x_BND.device
-        )
-        return _snapped(0.25 + 0.5 * draws, state.snap)
+        (B, _, D), device = state.x_BND.shape, state.x_BND.device
+        generator = torch.Generator(device=device).manual_seed(state.draw_seed)
+        x_BD = 0.25 + 0.5 * torch.rand(B, D, generator=generator, dtype=torch.float64, device=device)
+        return x_BD if state.snap is None else state.snap(x_BD)
 
     def _look(self, state: AcquisitionState, remaining_B: Tensor) -> tuple[Scene, AcquisitionState]:
         """Fit, gather what is shared, and move the lengthscales for the next step."""
         views = view(state.y_BN)
         surrogate = fit(state.x_BND, views.seen_BVN, state.log_lengthscale_BD, state.log_noise_B)
-        best_B = state.y_BN.argmin(1)
-        shared_BF = self._shared_features(state, surrogate, views, best_B, remaining_B)
-        rows = torch.arange(len(best_B), device=best_B.device)
+        shared_BF = self._shared_features(state, surrogate, views, remaining_B)
+        places_BK = views.order_BN[:, :CENTRES]
+        best_BV1 = views.seen_BVN.gather(2, places_BK[:, None, :1].expand(-1, VIEWS, -1))
+        best_x_BD = state.x_BND[torch.arange(len(places_BK), device=places_BK.device), places_BK[:, 0]]
         lengthscale_BD = state.log_lengthscale_BD.exp()
         pending = state.pending_BPD / lengthscale_BD[:, None] if state.pending_BPD.shape[1] else None
         scene = Scene(
-            surrogate, views, views.seen_BVN[rows, :, best_B][..., None], state.x_BND[rows, best_B],
-            lengthscale_BD, pending, shared_BF, self.trust(shared_BF).softmax(-1).double()[..., None],
+            surrogate, views, best_BV1, places_BK, best_x_BD, lengthscale_BD, pending, shared_BF,
+            self.trust(shared_BF).softmax(-1).double()[..., None],
         )  # fmt: skip
         return scene, self._moved(state, surrogate)
 
     def _shared_features(
-        self, state: AcquisitionState, surrogate: Surrogate, views: Views, best_B: Tensor, remaining_B: Tensor
+        self, state: AcquisitionState, surrogate: Surrogate, views: Views, remaining_B: Tensor
     ) -> Tensor:
         _, N, D = state.x_BND.shape
-        better_BN = state.y_BN <= state.y_BN.median(1, keepdim=True).values
+        median_B1 = state.y_BN.gather(1, views.order_BN[:, (N - 1) // 2, None])
+        better_BN = state.y_BN <= median_B1
         weight_B1N = (better_BN / better_BN.sum(1, keepdim=True))[:, None]
         error_BV = (leave_one_out(surrogate).square() * weight_B1N).sum(-1)
         centred_BVN = views.seen_BVN - (views.seen_BVN * weight_B1N).sum(-1, keepdim=True)
         spread_BV = (centred_BVN.square() * weight_B1N).sum(-1)
-        left_B, stale_B = remaining_B.clamp(min=1.0), (N - 1 - best_B).to(remaining_B)
+        left_B, stale_B = remaining_B.clamp(min=1.0), (N - 1 - views.order_BN[:, 0]).to(remaining_B)
         plain_B6 = torch.stack(
             [
                 torch.full_like(left_B, math.log(N) / 4),
@@ -273,99 +272,44 @@ class AcquisitionCore(nn.Module):
         noise_B = state.log_noise_B + 0.5 * (0.4 * total_B).tanh() + 0.5 * learned_B
         return state._replace(log_lengthscale_BD=moved_BD.clamp(-4, 4), log_noise_B=noise_B.clamp(-16, 0))
 
-    def _draws(self, state: AcquisitionState) -> tuple[Tensor, Tensor]:
+    def _draws(self, state: AcquisitionState) -> tuple[Draws, Draws]:
         B, _, D = state.x_BND.shape
-        generator, C = self._generator(state), self.config.candidates + CLOSER
-        like, device = torch.float64, state.x_BND.device
-        return (
-            torch.rand(B, C, D + 1, generator=generator, dtype=like, device=device),
-            torch.randn(B, C, D, generator=generator, dtype=like, device=device),
-        )
+        return draw(state.draw_seed, (B, self.config.candidates, D), state.x_BND.device)
 
-    def _candidates(self, scene: Scene, state: AcquisitionState, u_BCD1: Tensor, n_BCD: Tensor) -> Tensor:
-        """A third spread over the cube, half around the best point, a sixth around the five best."""
-        D, N, C = n_BCD.shape[-1], state.x_BND.shape[1], n_BCD.shape[1]
-        wide, near = C // 3, C // 2
-        share_C, low_C, high_C = _recipe(C - wide, D, n_BCD.device)
-        places_BK = state.y_BN.topk(min(5, N), 1, largest=False).indices
-        order = torch.cat([places_BK[:, :1].expand(-1, near), _cycled(places_BK, C - wide - near)], 1)
-        centre_BLD = state.x_BND.gather(1, order[..., None].expand(-1, -1, D))
-        scale_BL1 = torch.lerp(low_C, high_C, u_BCD1[:, wide:, -1:]).exp()
-        kept_BLD = n_BCD[:, wide:] * (u_BCD1[:, wide:, :-1] < share_C)
-        local_BLD = centre_BLD + scale_BL1 * scene.lengthscale_BD.clamp(max=1.0)[:, None] * kept_BLD
-        points_BCD = torch.cat([u_BCD1[:, :wide, :-1], local_BLD.clamp(0.0, 1.0)], 1)
-        return _snapped(points_BCD, state.snap)
+    def _spread(self, scene: Scene, state: AcquisitionState, draws: Draws) -> Tensor:
+        return spread(state.x_BND, scene.places_BK, scene.lengthscale_BD, draws, state.snap)
 
-    def _closer(
-        self, scene: Scene, state: AcquisitionState, x_BD: Tensor, u_BCD1: Tensor, n_BCD: Tensor
-    ) -> Tensor:
-        """A point, and others around it."""
-        share_C, _, _ = _recipe(CLOSER, x_BD.shape[1], x_BD.device)
-        scale_BC1 = (-6.0 + 5.5 * u_BCD1[..., -1:]).exp()
-        moves_BCD = n_BCD * (u_BCD1[..., :-1] < share_C) * scene.lengthscale_BD.clamp(max=1.0)[:, None]
-        points_BCD = (x_BD[:, None] + scale_BC1 * moves_BCD).clamp(0.0, 1.0)
-        return torch.cat([x_BD[:, None], _snapped(points_BCD, state.snap)], 1)
-
-    def _score(self, scene: Scene, candidates_BCD: Tensor) -> tuple[Tensor, Posterior]:
+    def _judge(self, scene: Scene, candidates_BCD: Tensor) -> Judged:
+        """All that is known of candidates one by one."""
         surrogate = scene.surrogate
-        scaled_BCD = candidates_BCD / scene.lengthscale_BD[:, None]
-        posterior = predict(surrogate, scaled_BCD, scene.pending_BPD)
-        mean_BVC, share_BC, nearest_BC = posterior
-        deviation_BVC = share_BC[:, None] * surrogate.amplitude_BV.sqrt()[..., None]
-        gain_BVC, z_BVC = log_expected_improvement(scene.best_BV1, mean_BVC, deviation_BVC)
-        gain_BVC = (gain_BVC - gain_BVC.detach().amax(2, keepdim=True)).clamp(min=-12.0)
+        posterior = predict(surrogate, candidates_BCD / scene.lengthscale_BD[:, None], scene.pending_BPD)
+        deviation_BVC = posterior.share_BC[:, None] * surrogate.amplitude_BV.sqrt()[..., None]
+        gain_BVC, z_BVC = log_expected_improvement(scene.best_BV1, posterior.mean_BVC, deviation_BVC)
         away_BC = (candidates_BCD - scene.best_x_BD[:, None]).square().sum(-1)
+        return Judged(candidates_BCD, posterior, gain_BVC, z_BVC, away_BC)
+
+    def _score(self, scene: Scene, judged: Judged, top_BV1: Tensor) -> Tensor:
+        """s, with log improvements counted from the best ones of this step."""
+        _, (mean_BVC, share_BC, nearest_BC), gain_BVC, z_BVC, away_BC = judged
+        gain_BVC = (gain_BVC - top_BV1).clamp(min=-12.0)
+        orders_B2C = (torch.stack([nearest_BC, away_BC], 1) + 1e-12).log() / 8
+        share_B1C = share_BC[:, None]
         features_BFC = torch.cat(
-            [
-                gain_BVC / 4,
-                z_BVC.asinh(),
-                mean_BVC.tanh(),
-                torch.stack([share_BC, share_BC.log() / 4, _order(nearest_BC), _order(away_BC)], 1),
-            ],
-            1,
+            [gain_BVC / 4, z_BVC.asinh(), mean_BVC.tanh(), share_B1C, share_B1C.log() / 4, orders_B2C], 1
         )
         own_BCH = self.own(features_BFC.transpose(1, 2).to(self.prior_noise))
         hidden_BCH = F.gelu(own_BCH + self.shared(scene.shared_BF)[:, None])
         learned_BC = self.output(F.gelu(self.hidden(hidden_BCH)))[..., 0]
-        score_BC = self.SHARPNESS * ((scene.trust_BV1 * gain_BVC).sum(1) + learned_BC)
-        return score_BC - 1e6 * (nearest_BC < KNOWN), posterior
+        score_BC = SHARPNESS * ((scene.trust_BV1 * gain_BVC).sum(1) + learned_BC)
+        return score_BC - 1e6 * (nearest_BC < KNOWN)
 
 
-def note(observation: Observation, state: AcquisitionState) -> AcquisitionState:
-    """The state with what was told; the very first step tells nothing."""
-    x_BD, y_B, observed_B, _ = observation
-    told: Bool[Tensor, ""] = observed_B[0]
-    x_B1D = x_BD.detach().to(state.x_BND)[:, None]
-    steps = state.steps + 1
-    if bool(told):
-        y_BN = torch.cat([state.y_BN, y_B.detach().to(state.y_BN)[:, None]], 1)
-        return state._replace(x_BND=torch.cat([state.x_BND, x_B1D], 1), y_BN=y_BN, steps=steps)
-    if state.steps == 0:
-        return state._replace(steps=steps)
-    return state._replace(pending_BPD=torch.cat([state.pending_BPD, x_B1D], 1), steps=steps)
-
-
-def _snapped(x: Tensor, snap: Snap | None) -> Tensor:
-    return x if snap is None else snap(x)
+def _joined(a: Judged, b: Judged) -> Judged:
+    posterior = Posterior(*(torch.cat(pair, -1) for pair in zip(a.posterior, b.posterior, strict=True)))
+    gain_BVC, z_BVC, away_BC = (torch.cat(pair, -1) for pair in zip(a[2:], b[2:], strict=True))
+    return Judged(torch.cat([a.candidates_BCD, b.candidates_BCD], 1), posterior, gain_BVC, z_BVC, away_BC)
 
 
 def _best(candidates_BCD: Tensor, score_BC: Tensor) -> Tensor:
     rows = torch.arange(len(score_BC), device=score_BC.device)
     return candidates_BCD[rows, score_BC.argmax(1)]
-
-
-def _cycled(places_BK: Tensor, count: int) -> Tensor:
-    K = places_BK.shape[1]
-    return places_BK.repeat(1, -(-count // K))[:, :count]
-
-
-def _order(squared: Tensor) -> Tensor:
-    return (squared + 1e-12).log() / 8
-
-
-def _recipe(count: int, dimensions: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For local candidates: share of coordinates that move, and between which log scales (in lengthscales)."""
-    index = torch.arange(count, device=device)
-    share = torch.where(index % 2 == 0, 1.0, max(1.5 / dimensions, 0.3)).double()[:, None]
-    low = torch.where(index < 3 * count // 4, -7.0, -3.0).double()[:, None]
-    return share, low, torch.full_like(low, 0.5)

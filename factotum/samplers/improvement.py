@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from factotum.core.checks import UserError
 from factotum.core.seeding import torch_generator
-from factotum.samplers.acquisition import AcquisitionState, Choice
+from factotum.samplers.acquisition import Choice
+from factotum.samplers.acquisition_state import AcquisitionState
 from factotum.samplers.history import Observation, first_observation
 from factotum.samplers.objective import MetaBatch
 
@@ -52,10 +53,11 @@ class ImprovementObjective:
     coarseness: float = 0.02
 
     def __post_init__(self) -> None:
-        if min(self.windows, self.window) < 1 or not 0 <= self.prediction < float("inf"):
+        weights = (self.prediction, self.coarseness)
+        if min(self.windows, self.window) < 1 or not all(0 <= weight < float("inf") for weight in weights):
             raise UserError(
-                "windows, window, prediction: expected 1 or more, 1 or more, 0 or more, got "
-                f"{self.windows}, {self.window}, {self.prediction}"
+                "windows, window, prediction, coarseness: expected 1 or more, 1 or more, 0 or more, 0 or more, got "
+                f"{self.windows}, {self.window}, {self.prediction}, {self.coarseness}"
             )
 
     def __call__(self, model: nn.Module, batch: MetaBatch) -> tuple[Tensor, float, dict[str, Tensor]]:
@@ -64,7 +66,7 @@ class ImprovementObjective:
         generator = torch_generator(batch.seed, "search")
         noise_B = getattr(batch.functions, "noise_B", None)
         like = next(model.parameters())
-        told = first_observation(batch.batch_size, batch.dimensions, batch.evaluations, like.device)
+        told = first_observation(batch.batch_size, batch.dimensions, float(batch.evaluations), like.device)
         state = core.initial_state(batch.batch_size, batch.dimensions, generator)
         steps = self._steps(batch.evaluations, generator)
         losses: list[tuple[Tensor, Tensor]] = []
@@ -78,7 +80,7 @@ class ImprovementObjective:
             else:
                 x_BD = _chosen(choice)
                 if step in steps:
-                    losses.append(self._losses(choice, state, torch.stack(values, 1), batch))
+                    losses.append(self._losses(choice, torch.stack(values, 1), batch))
             value_B = batch.functions(x_BD)
             values.append(value_B)
             y_B = value_B if noise_B is None else value_B + noise_B * _normal(len(x_BD), generator, like)
@@ -99,9 +101,7 @@ class ImprovementObjective:
         starts = torch.randint(1, last + 1, (self.windows,), generator=generator).tolist()
         return {start + offset for start in starts for offset in range(self.window)} & set(range(evaluations))
 
-    def _losses(
-        self, choice: Choice, state: AcquisitionState, value_BN: Tensor, batch: MetaBatch
-    ) -> tuple[Tensor, Tensor]:
+    def _losses(self, choice: Choice, value_BN: Tensor, batch: MetaBatch) -> tuple[Tensor, Tensor]:
         """Expected improvement of the choice, and the error of what was predicted."""
         points_BCD = choice.candidates_BCD.to(value_BN.dtype)
         with torch.no_grad():

@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 VIEWS = 3
@@ -21,6 +21,11 @@ NEAREST = 0.02
 """Distance from the best value, in units of the median's, below which the logarithmic view is nearly linear."""
 
 JITTER = 1e-8
+
+CERTAIN = 20.0
+"""Deviations by which an improvement is expected that is certain."""
+
+OFFSET = 0.5 * math.log(2 * math.pi) + math.log(CERTAIN)
 
 
 class Views(NamedTuple):
@@ -32,6 +37,8 @@ class Views(NamedTuple):
     unit_B1: Float[Tensor, "B 1"]
     mean_BV1: Float[Tensor, "B V 1"]
     deviation_BV1: Float[Tensor, "B V 1"]
+    order_BN: Int[Tensor, "B N"]
+    """where the values are, the best first; of equal ones the first"""
 
     def of(self, y_BC: Float[Tensor, "B C"]) -> Float[Tensor, "B W C"]:
         """Other values in the views that are functions of the value alone, all but the ranks."""
@@ -46,21 +53,21 @@ def view(y_BN: Float[Tensor, "B N"]) -> Views:
     $\log(e + 0.02)$; and the normal quantile of the rank.
 
     >>> view(torch.tensor([[3.0, 1.0, 2.0]], dtype=torch.float64)).seen_BVN[0, 0].round(decimals=2).tolist()
-    [1.16, -1.28, 0.12]
+    [1.14, -1.29, 0.15]
     """
     N = y_BN.shape[1]
-    sorted_BN = y_BN.sort(1).values
+    sorted_BN, order_BN = y_BN.sort(dim=1, stable=True)
     best_B1 = sorted_BN[:, :1]
     unit_B1 = torch.maximum(sorted_BN[:, N // 2, None] - best_B1, 1e-9 * (sorted_BN[:, -1:] - best_B1))
     unit_B1 = torch.where(unit_B1 > 0, unit_B1, 1.0)
     below_BN = torch.searchsorted(sorted_BN, y_BN) + torch.searchsorted(sorted_BN, y_BN, right=True)
-    ranks_BN = torch.special.ndtri((0.5 / N * below_BN).clamp(0.25 / N, 1 - 0.25 / N))
+    ranks_BN = torch.special.ndtri((0.5 / N * below_BN.to(y_BN)).clamp(0.25 / N, 1 - 0.25 / N))
     raw_BVN = torch.cat([_warped((y_BN - best_B1) / unit_B1), ranks_BN[:, None]], 1)
     mean_BV1 = raw_BVN.mean(2, keepdim=True)
     centred_BVN = raw_BVN - mean_BV1
     deviation_BV1 = centred_BVN.square().mean(2, keepdim=True).sqrt()
     deviation_BV1 = torch.where(deviation_BV1 > 1e-12, deviation_BV1, 1.0)
-    return Views(centred_BVN / deviation_BV1, best_B1, unit_B1, mean_BV1, deviation_BV1)
+    return Views(centred_BVN / deviation_BV1, best_B1, unit_B1, mean_BV1, deviation_BV1, order_BN)
 
 
 def _warped(excess_BN: Tensor) -> Tensor:
@@ -135,11 +142,13 @@ def fit(
     scaled_BND = x_BND / log_lengthscale_BD.exp()[:, None]
     noise_B = log_noise_B.exp()
     inverse_BNN, slope_BNN = inverse_covariance(scaled_BND, noise_B)
-    ones_BN = inverse_BNN.sum(-1)
-    level_BV = (seen_BVN @ ones_BN[:, :, None])[..., 0] / ones_BN.sum(-1, keepdim=True)
-    residual_BVN = seen_BVN - level_BV[..., None]
-    weights_BVN = residual_BVN @ inverse_BNN
-    amplitude_BV = ((residual_BVN * weights_BVN).sum(-1) + 2.0) / (x_BND.shape[1] + 2.0)
+    ones_B1N = inverse_BNN.sum(1, keepdim=True)
+    raw_BVN = seen_BVN @ inverse_BNN
+    level_BV1 = raw_BVN.sum(-1, keepdim=True) / ones_B1N.sum(-1, keepdim=True)
+    weights_BVN = torch.addcmul(raw_BVN, level_BV1, ones_B1N, value=-1.0)
+    # with the weights of the residuals, which sum to 0
+    amplitude_BV = ((seen_BVN * weights_BVN).sum(-1) + 2.0) / (x_BND.shape[1] + 2.0)
+    level_BV = level_BV1[..., 0]
     return Surrogate(scaled_BND, slope_BNN, inverse_BNN, level_BV, weights_BVN, amplitude_BV, noise_B)
 
 
@@ -186,9 +195,11 @@ def predict(
 
 
 def log_expected_improvement(
-    best: Float[Tensor, "*S"], mean: Float[Tensor, "*S"], deviation: Float[Tensor, "*S"]
+    best: Float[Tensor, "*#S"], mean: Float[Tensor, "*#S"], deviation: Float[Tensor, "*#S"]
 ) -> tuple[Float[Tensor, "*S"], Float[Tensor, "*S"]]:
     r"""$\log \sigma + \log(\phi(z) + z \Phi(z))$, $z = (m - \mu) / \sigma$, without underflow; and z.
+
+    $\phi(z) + z \Phi(z) = \phi(z) \big(1 + z \sqrt{\pi / 2}\, \mathrm{erfcx}(-z / \sqrt 2)\big)$.
 
     >>> log_expected_improvement(*torch.tensor([[0.0], [0.0], [1.0]]))[0].exp()  # 1 / sqrt(2 pi)
     tensor([0.3989])
@@ -196,8 +207,10 @@ def log_expected_improvement(
     Reference: Ament et al. 2023 (arXiv 2310.20708).
     """
     z = (best - mean) / deviation
-    low, high = z.clamp(max=-1.0), z.clamp(min=-1.0)
-    tail = (1.0 + low * math.sqrt(math.pi / 2) * torch.special.erfcx(low * -math.sqrt(0.5))).clamp(min=1e-30)
-    far = tail.log() - 0.5 * low.square()
-    near = ((-0.5 * high.square()).exp() + high * math.sqrt(2 * math.pi) * torch.special.ndtr(high)).log()
-    return torch.where(z < -1.0, far, near) + (deviation.log() - 0.5 * math.log(2 * math.pi)), z
+    # phi(z) + z Phi(z) = phi(z) tail(z); beyond `CERTAIN`, where this is z but for rounding, continued as that
+    bounded = z.clamp(max=CERTAIN)
+    tail = (1.0 + bounded * math.sqrt(math.pi / 2) * torch.special.erfcx(bounded * -math.sqrt(0.5))).clamp(
+        min=1e-30
+    )
+    scale = deviation * tail * z.clamp(min=CERTAIN)
+    return torch.addcmul(scale.log() - OFFSET, bounded, bounded, value=-0.5), z
