@@ -65,7 +65,7 @@ def initial_history(batch_size: int, dimensions: int, device: torch.device | str
 
 
 def first_observation(
-    batch_size: int, dimensions: int, evaluations: float, device: torch.device | str | None = None
+    batch_size: int, dimensions: int, evaluations: int | float, device: torch.device | str | None = None
 ) -> Observation:
     """What the first step of a search is told.
 
