@@ -164,11 +164,11 @@ class AcquisitionCore(nn.Module):
         if len(state.y_BN) == 1 and state.y_BN.device.type == "cpu" and not torch.is_grad_enabled():
             return single.step(self, observation, state)
         scene, state = self._look(state, observation.remaining_B)
-        first, second = self._draws(state)
-        judged = self._judge(scene, self._spread(scene, state, first))
+        draws = self._draws(state)
+        judged = self._judge(scene, self._spread(scene, state, draws))
         top_B1 = judged.gain_BVC.amax(2, keepdim=True)
         x_BD = _best(judged.candidates_BCD, self._score(scene, judged, top_B1))
-        judged = self._judge(scene, closer(x_BD, scene.lengthscale_BD, second, state.snap))
+        judged = self._judge(scene, closer(x_BD, scene.lengthscale_BD, draws, state.snap))
         top_B1 = torch.maximum(top_B1, judged.gain_BVC.amax(2, keepdim=True))
         return _best(judged.candidates_BCD, self._score(scene, judged, top_B1)).to(
             observation.x_BD.dtype
@@ -182,12 +182,12 @@ class AcquisitionCore(nn.Module):
         if state.x_BND.shape[1] == 0:
             return None, state
         scene, state = self._look(state, observation.remaining_B)
-        first, second = self._draws(state)
-        judged = self._judge(scene, self._spread(scene, state, first).detach())
+        draws = self._draws(state)
+        judged = self._judge(scene, self._spread(scene, state, draws).detach())
         with torch.no_grad():
             score_BC = self._score(scene, judged, judged.gain_BVC.amax(2, keepdim=True))
             x_BD = _best(judged.candidates_BCD, score_BC)
-            near_BCD = closer(x_BD, scene.lengthscale_BD, second, state.snap)
+            near_BCD = closer(x_BD, scene.lengthscale_BD, draws, state.snap)
         both = _joined(judged, self._judge(scene, near_BCD))
         score_BC = self._score(scene, both, both.gain_BVC.detach().amax(2, keepdim=True))
         return Choice(both.candidates_BCD, score_BC, both.posterior, scene.surrogate, scene.views), state
@@ -272,7 +272,7 @@ class AcquisitionCore(nn.Module):
         noise_B = state.log_noise_B + 0.5 * (0.4 * total_B).tanh() + 0.5 * learned_B
         return state._replace(log_lengthscale_BD=moved_BD.clamp(-4, 4), log_noise_B=noise_B.clamp(-16, 0))
 
-    def _draws(self, state: AcquisitionState) -> tuple[Draws, Draws]:
+    def _draws(self, state: AcquisitionState) -> Draws:
         B, _, D = state.x_BND.shape
         return draw(state.draw_seed, (B, self.config.candidates, D), state.x_BND.device)
 

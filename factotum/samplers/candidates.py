@@ -25,11 +25,12 @@ CENTRES = 5
 
 
 class Draws(NamedTuple):
-    """What is random in C candidates."""
+    """What is random in C candidates and `CLOSER` others."""
 
     uniform_BCD1: Float[Tensor, "B C D1"]
     """places or masks of coordinates; the last one: scales"""
-    normal_BCD: Float[Tensor, "B C D"]
+    normal_BLD: Float[Tensor, "B L D"]
+    """of local candidates, those `CLOSER` included"""
 
 
 class Recipe(NamedTuple):
@@ -45,13 +46,12 @@ class Recipe(NamedTuple):
     """place of the centre among the best points"""
 
 
-def draw(seed: int, shape: tuple[int, int, int], device: torch.device) -> tuple[Draws, Draws]:
+def draw(seed: int, shape: tuple[int, int, int], device: torch.device) -> Draws:
     """For B x C spread candidates of D coordinates, and for those closer to the best of them."""
     B, C, D = shape
     generator = torch.Generator(device=device).manual_seed(seed)
     uniform = torch.rand(B, C + CLOSER, D + 1, generator=generator, device=device)
-    normal = torch.randn(B, C + CLOSER, D, generator=generator, device=device)
-    return Draws(uniform[:, :C], normal[:, :C]), Draws(uniform[:, C:], normal[:, C:])
+    return Draws(uniform, torch.randn(B, C - C // 3 + CLOSER, D, generator=generator, device=device))
 
 
 def spread(
@@ -70,13 +70,13 @@ def spread(
         draws: of `draw`.
         snap: to what can be evaluated.
     """
-    uniform_BCD1, normal_BCD = draws
-    (C, D), K = normal_BCD.shape[1:], places_BK.shape[1]
-    wide = C // 3
+    uniform_BCD1, normal_BLD = draws.uniform_BCD1[:, :-CLOSER], draws.normal_BLD[:, :-CLOSER]
+    C, (L, D), K = uniform_BCD1.shape[1], normal_BLD.shape[1:], places_BK.shape[1]
+    wide = C - L
     share_L1, low_L1, range_L1, centre_L = spread_recipe(C, D, K, x_BND.device)
     centre_BLD = x_BND.gather(1, places_BK[:, centre_L, None].expand(-1, -1, D))
     scale_BL1 = torch.addcmul(low_L1, uniform_BCD1[:, wide:, -1:].double(), range_L1).exp()
-    moves_BLD = normal_BCD[:, wide:] * (uniform_BCD1[:, wide:, :-1] < share_L1)
+    moves_BLD = normal_BLD * (uniform_BCD1[:, wide:, :-1] < share_L1)
     reach_BLD = scale_BL1 * lengthscale_BD.clamp(max=1.0)[:, None]
     local_BLD = torch.addcmul(centre_BLD, moves_BLD.double(), reach_BLD).clamp(0.0, 1.0)
     points_BCD = torch.cat([uniform_BCD1[:, :wide, :-1].double(), local_BLD], 1)
@@ -87,10 +87,10 @@ def closer(
     x_BD: Float[Tensor, "B D"], lengthscale_BD: Float[Tensor, "B D"], draws: Draws, snap: Snap | None = None
 ) -> Float[Tensor, "B C D"]:
     """A point, and others around it."""
-    uniform_BCD1, normal_BCD = draws
+    uniform_BCD1, normal_BLD = draws.uniform_BCD1[:, -CLOSER:], draws.normal_BLD[:, -CLOSER:]
     share_L1, low_L1, range_L1, _ = closer_recipe(x_BD.shape[1], x_BD.device)
     scale_BL1 = torch.addcmul(low_L1, uniform_BCD1[..., -1:].double(), range_L1).exp()
-    moves_BLD = normal_BCD * (uniform_BCD1[..., :-1] < share_L1)
+    moves_BLD = normal_BLD * (uniform_BCD1[..., :-1] < share_L1)
     reach_BLD = scale_BL1 * lengthscale_BD.clamp(max=1.0)[:, None]
     points_BLD = torch.addcmul(x_BD[:, None], moves_BLD.double(), reach_BLD).clamp(0.0, 1.0)
     return torch.cat([x_BD[:, None], points_BLD if snap is None else snap(points_BLD)], 1)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from factotum.samplers.acquisition_state import AcquisitionState
-from factotum.samplers.candidates import CENTRES, Draws, Snap, closer_recipe, draw, spread_recipe
+from factotum.samplers.candidates import CENTRES, CLOSER, Snap, closer_recipe, draw, spread_recipe
 from factotum.samplers.history import Observation
 from factotum.samplers.single_surrogate import (
     Array,
@@ -26,6 +26,7 @@ from factotum.samplers.single_surrogate import (
     evidence_slopes,
     fit,
     inverse,
+    lifted,
     log_expected_improvement,
     product,
     squared_distances,
@@ -49,8 +50,8 @@ class Judge(NamedTuple):
     """What all candidates of a step are judged by."""
 
     fit: Fit
-    known_MD: Array
-    """points seen and pending, scaled as in `Fit`"""
+    known_MF: Array
+    """points seen and pending, scaled and lifted as in `Fit`"""
     inverse_MM: Array
     best_V1: Array
     best_x_D: Array
@@ -95,11 +96,12 @@ def propose(
         weights, state, fitted, shared_F, seen_VN[:, order_N[0], None], x_ND[order_N[0]], stretch_D
     )
     C, D, reach_D = core.config.candidates, x_ND.shape[1], np.exp(np.minimum(log_lengthscale_D, 0.0))
-    first, second = draw(state.draw_seed, (1, C, D), CPU)
-    points_CD = _snapped(_spread(x_ND, order_N, reach_D, first), state.snap)
+    draws = draw(state.draw_seed, (1, C, D), CPU)
+    uniform_CF, normal_CD = draws.uniform_BCD1.numpy()[0], draws.normal_BLD.numpy()[0]
+    points_CD = _snapped(_spread(x_ND, order_N, reach_D, uniform_CF[:C], normal_CD[:-CLOSER]), state.snap)
     score_C, top_V1 = score(weights, judge, points_CD, np.full((VIEWS, 1), -np.inf))
     x_D = points_CD[score_C.argmax()]
-    points_CD = _around(x_D, reach_D, second, _closer_recipe(D))
+    points_CD = _around(x_D, reach_D, uniform_CF[C:], normal_CD[-CLOSER:], _closer_recipe(D))
     points_CD = np.concatenate([x_D[None], _snapped(points_CD, state.snap)])
     score_C, _ = score(weights, judge, points_CD, top_V1)
     return points_CD[score_C.argmax()], _moved(weights, state, fitted)
@@ -126,12 +128,13 @@ def _judge(
     trust_V = np.exp(trust_V - trust_V.max())
     trust_V /= np.add.reduce(trust_V)
     bias_H = weights.shared[0] @ shared_F + weights.shared[1] + weights.own[1]
-    known_MD, inverse_MM = fitted.scaled_ND, fitted.inverse_NN
+    known_MF, inverse_MM = fitted.lifted_NF, fitted.inverse_NN
     if state.pending_BPD.shape[1]:
-        known_MD = np.concatenate([known_MD, state.pending_BPD.numpy()[0] * stretch_D])
-        correlation_MM, _, _ = correlations(squared_distances(known_MD, known_MD))
+        known_MD = np.concatenate([fitted.scaled_ND, state.pending_BPD.numpy()[0] * stretch_D])
+        known_MF = lifted(known_MD)
+        correlation_MM, _, _ = correlations(squared_distances(known_MD, known_MF))
         inverse_MM = inverse(correlation_MM, fitted.noise)
-    return Judge(fitted, known_MD, inverse_MM, best_V1, best_x_D, stretch_D, trust_V, bias_H[:, None])
+    return Judge(fitted, known_MF, inverse_MM, best_V1, best_x_D, stretch_D, trust_V, bias_H[:, None])
 
 
 def _shared_features(
@@ -158,7 +161,7 @@ def _shared_features(
 def score(weights: Weights, judge: Judge, points_CD: Array, top_V1: Array) -> tuple[Array, Array]:
     """Scores of candidates, and the highest log improvement in each view, `top_V1` included."""
     fitted, N = judge.fit, len(judge.fit.scaled_ND)
-    squared_CM = squared_distances(points_CD * judge.stretch_D, judge.known_MD)
+    squared_CM = squared_distances(points_CD * judge.stretch_D, judge.known_MF)
     nearest_C = np.minimum.reduce(squared_CM, 1)
     cross_CM, _, _ = correlations(squared_CM)
     mean_VC = fitted.weights_VN @ cross_CM[:, :N].T + fitted.level_V1
@@ -175,9 +178,10 @@ def score(weights: Weights, judge: Judge, points_CD: Array, top_V1: Array) -> tu
     features_FC[VIEWS : 2 * VIEWS] = np.arcsinh(z_VC)
     features_FC[2 * VIEWS : 3 * VIEWS] = np.tanh(mean_VC)
     features_FC[-4] = share_C
-    features_FC[-3] = np.log(share_C) * 0.25
-    features_FC[-2] = np.log(nearest_C * 0.2 + 1e-12) * 0.125
-    features_FC[-1] = np.log(np.einsum("cd,cd->c", away_CD, away_CD) + 1e-12) * 0.125
+    features_FC[-3] = share_C * share_C
+    features_FC[-2] = nearest_C * 0.2 + 1e-12
+    features_FC[-1] = np.einsum("cd,cd->c", away_CD, away_CD) + 1e-12
+    features_FC[-3:] = np.log(features_FC[-3:]) * 0.125
     hidden_HC = _gelu(product(weights.own[0], features_FC) + judge.bias_H1)
     hidden_HC = _gelu(product(weights.hidden[0], hidden_HC) + weights.hidden[1][:, None])
     learned_C = (weights.output[0] @ hidden_HC)[0] + weights.output[1]
@@ -233,18 +237,18 @@ def _learned_moves(weights: Weights, features_7D: Array, features_4: Array) -> t
     return learned_D, math.tanh(float((second_noise @ hidden[:, D] + last_noise)[0]))
 
 
-def _spread(x_ND: Array, order_N: Array, reach_D: Array, draws: Draws) -> Array:
+def _spread(x_ND: Array, order_N: Array, reach_D: Array, uniform_CF: Array, normal_LD: Array) -> Array:
     """`candidates.spread`."""
-    C, D = draws.normal_BCD.shape[1:]
+    C, (L, D) = len(uniform_CF), normal_LD.shape
     recipe = _spread_recipe(C, D, min(len(x_ND), CENTRES))
-    wide = C // 3
-    local = Draws(draws.uniform_BCD1[:, wide:], draws.normal_BCD[:, wide:])
-    around_LD = _around(x_ND[order_N[recipe[-1]]], reach_D, local, recipe)
-    return np.concatenate([draws.uniform_BCD1.numpy()[0, :wide, :-1], around_LD])
+    centre_LD = x_ND[order_N[recipe[-1]]]
+    around_LD = _around(centre_LD, reach_D, uniform_CF[C - L :], normal_LD, recipe)
+    return np.concatenate([uniform_CF[: C - L, :-1], around_LD])
 
 
-def _around(centre_LD: Array, reach_D: Array, draws: Draws, recipe: tuple[Array, ...]) -> Array:
-    uniform_LF, normal_LD = draws.uniform_BCD1.numpy()[0], draws.normal_BCD.numpy()[0]
+def _around(
+    centre_LD: Array, reach_D: Array, uniform_LF: Array, normal_LD: Array, recipe: tuple[Array, ...]
+) -> Array:
     share_L1, low_L1, range_L1, _ = recipe
     reach_LD = np.exp(low_L1 + range_L1 * uniform_LF[:, -1:]) * reach_D
     reach_LD *= normal_LD

@@ -27,6 +27,7 @@ class Fit(NamedTuple):
 
     scaled_ND: Array
     """points times $\\sqrt 5$ over lengthscales"""
+    lifted_NF: Array
     slope_NN: Array
     """dk / d(r^2) times -6 / 5"""
     inverse_NN: Array
@@ -59,7 +60,8 @@ def view(y_N: Array) -> tuple[Array, Array]:
 def fit(scaled_ND: Array, seen_VN: Array, noise: float) -> Fit:
     """`surrogate.fit`."""
     N = len(scaled_ND)
-    correlation_NN, slope_NN, decay_NN = correlations(squared_distances(scaled_ND, scaled_ND))
+    lifted_NF = lifted(scaled_ND)
+    correlation_NN, slope_NN, decay_NN = correlations(squared_distances(scaled_ND, lifted_NF))
     slope_NN *= decay_NN
     inverse_NN = inverse(correlation_NN, noise)
     ones_N = np.add.reduce(inverse_NN, 0)
@@ -67,20 +69,27 @@ def fit(scaled_ND: Array, seen_VN: Array, noise: float) -> Fit:
     level_V1 = np.add.reduce(raw_VN, 1, keepdims=True) / np.add.reduce(ones_N)
     weights_VN = raw_VN - level_V1 * ones_N
     amplitude_V = (np.add.reduce(seen_VN * weights_VN, 1) + 2.0) / (N + 2.0)
-    return Fit(scaled_ND, slope_NN, inverse_NN, level_V1, weights_VN, amplitude_V, noise)
+    return Fit(scaled_ND, lifted_NF, slope_NN, inverse_NN, level_V1, weights_VN, amplitude_V, noise)
 
 
-def squared_distances(a_CD: Array, b_ND: Array) -> Array:
-    """In one product; at least 1e-20."""
+def lifted(b_ND: Array) -> Array:
+    """$(b, 1, |b|^2)$, of which `squared_distances` are one product."""
+    N, D = b_ND.shape
+    lifted_NF = np.empty((N, D + 2))
+    lifted_NF[:, :D] = b_ND
+    lifted_NF[:, D] = 1.0
+    np.einsum("nd,nd->n", b_ND, b_ND, out=lifted_NF[:, D + 1])
+    return lifted_NF
+
+
+def squared_distances(a_CD: Array, lifted_NF: Array) -> Array:
+    """At least 1e-20."""
     C, D = a_CD.shape
-    left_CF, right_NF = np.empty((C, D + 2)), np.empty((len(b_ND), D + 2))
+    left_CF = np.empty((C, D + 2))
     np.multiply(a_CD, -2.0, out=left_CF[:, :D])
     np.einsum("cd,cd->c", a_CD, a_CD, out=left_CF[:, D])
     left_CF[:, D + 1] = 1.0
-    right_NF[:, :D] = b_ND
-    right_NF[:, D] = 1.0
-    np.einsum("nd,nd->n", b_ND, b_ND, out=right_NF[:, D + 1])
-    squared_CN = product(left_CF, right_NF.T)
+    squared_CN = product(left_CF, lifted_NF.T)
     return np.maximum(squared_CN, 1e-20, out=squared_CN)
 
 
@@ -110,7 +119,7 @@ def product(a: Array, b: Array) -> Array:
 
 def evidence_slopes(fitted: Fit) -> tuple[Array, float]:
     """`surrogate.evidence_slopes`."""
-    scaled_ND, slope_NN, inverse_NN, _, weights_VN, amplitude_V, noise = fitted
+    scaled_ND, _, slope_NN, inverse_NN, _, weights_VN, amplitude_V, noise = fitted
     outer_NN = (weights_VN / (VIEWS * amplitude_V)[:, None]).T @ weights_VN
     outer_NN -= inverse_NN
     trace = float(np.add.reduce(outer_NN.diagonal()))

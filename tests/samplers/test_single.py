@@ -126,9 +126,11 @@ def test_expected_improvements_are_the_same(means, deviation):
 def test_candidates_are_the_same(N, C, D):
     x_BND = torch.rand(1, N, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     order_N = np.arange(N)[::-1].copy()
-    scale_BD, (first, _) = torch.linspace(0.2, 3.0, D)[None].double(), draw(3, (1, C, D), single.CPU)
-    expected = spread(x_BND, torch.from_numpy(order_N[None, : single.CENTRES]), scale_BD, first)
-    found = single._spread(x_BND[0].numpy(), order_N, np.minimum(scale_BD[0].numpy(), 1.0), first)
+    scale_BD, draws = torch.linspace(0.2, 3.0, D)[None].double(), draw(3, (1, C, D), single.CPU)
+    expected = spread(x_BND, torch.from_numpy(order_N[None, : single.CENTRES]), scale_BD, draws)
+    uniform_CF, normal_LD = draws.uniform_BCD1[0, :C].numpy(), draws.normal_BLD[0, : C - C // 3].numpy()
+    reach_D = np.minimum(scale_BD[0].numpy(), 1.0)
+    found = single._spread(x_BND[0].numpy(), order_N, reach_D, uniform_CF, normal_LD)
     torch.testing.assert_close(torch.from_numpy(found), expected[0])
 
 
