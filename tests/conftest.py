@@ -1,6 +1,13 @@
-"""Shapes and types of the networks' signatures are checked while tests run."""
+"""Shapes and types of the networks' signatures are checked while tests run; properties see the same cases each time.
 
+New cases: `pytest --hypothesis-profile default`.
+"""
+
+from hypothesis import settings
 from jaxtyping import install_import_hook
+
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 CHECKED = (
     "factotum.nn",

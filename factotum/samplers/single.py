@@ -178,10 +178,11 @@ def score(weights: Weights, judge: Judge, points_CD: Array, top_V1: Array) -> tu
     features_FC[VIEWS : 2 * VIEWS] = np.arcsinh(z_VC)
     features_FC[2 * VIEWS : 3 * VIEWS] = np.tanh(mean_VC)
     features_FC[-4] = share_C
-    features_FC[-3] = share_C * share_C
-    features_FC[-2] = nearest_C * 0.2 + 1e-12
-    features_FC[-1] = np.einsum("cd,cd->c", away_CD, away_CD) + 1e-12
-    features_FC[-3:] = np.log(features_FC[-3:]) * 0.125
+    squares_3C = np.empty((3, len(points_CD)))
+    squares_3C[0] = share_C * share_C
+    squares_3C[1] = nearest_C * 0.2 + 1e-12
+    squares_3C[2] = np.einsum("cd,cd->c", away_CD, away_CD) + 1e-12
+    features_FC[-3:] = np.log(squares_3C) * 0.125
     hidden_HC = _gelu(product(weights.own[0], features_FC) + judge.bias_H1)
     hidden_HC = _gelu(product(weights.hidden[0], hidden_HC) + weights.hidden[1][:, None])
     learned_C = (weights.output[0] @ hidden_HC)[0] + weights.output[1]

@@ -101,17 +101,14 @@ def test_rescaled_functions_get_the_same_proposals_but_for_rounding(a, b):
 def test_proposals_follow_values_budget_and_pending_points():
     core = wild()
     last, state = follow(core, start(core), random_points(6), bowl)
-    x_BD, _ = core.step(last, state)
+    score_BC = core.consider(last, state)[0].score_BC
     for other in (
         last._replace(y_B=last.y_B - 1.0),
         last._replace(x_BD=1 - last.x_BD),
+        last._replace(remaining_B=torch.full((2,), 1.0)),
         last._replace(observed_B=last.observed_B ^ True),
     ):
-        assert not torch.allclose(x_BD, core.step(other, state)[0], atol=1e-3)
-    early, late = (
-        core.consider(last._replace(remaining_B=torch.full((2,), n)), state)[0] for n in (1.0, 50.0)
-    )
-    assert not torch.allclose(early.score_BC, late.score_BC, atol=1e-2)
+        assert not torch.allclose(score_BC, core.consider(other, state)[0].score_BC, atol=1e-2)
     pending = last._replace(observed_B=last.observed_B ^ True)
     without_value = pending._replace(y_B=torch.full((2,), torch.nan))
     assert torch.equal(core.step(pending, state)[0], core.step(without_value, state)[0])
@@ -317,7 +314,8 @@ def test_every_weight_is_trained():
     choice.score_BC.log_softmax(1)[:, 3].sum().backward()
     for name, parameter in core.named_parameters():
         assert parameter.grad is not None, name
-        assert parameter.grad.any(), name
+        # a constant in all scores changes no choice
+        assert name == "output.bias" or parameter.grad.any(), name
 
 
 # -- what it does before training

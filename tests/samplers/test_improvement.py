@@ -194,7 +194,8 @@ def test_every_weight_gets_a_finite_gradient():
     for name, parameter in core.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+        # a constant in all scores changes no choice
+        assert name == "output.bias" or parameter.grad.any(), name
 
 
 def test_noise_is_told_but_not_scored():
