@@ -20,7 +20,7 @@ from factotum.samplers.acquisition_state import AcquisitionState, note
 from factotum.samplers.candidates import CENTRES, Draws, Snap, closer, draw, spread
 from factotum.samplers.config import SamplerConfig
 from factotum.samplers.history import Observation
-from factotum.samplers.single import KNOWN, SHARPNESS
+from factotum.samplers.single import KNOWN, PRIOR_LOG_NOISE, SHARPNESS
 from factotum.samplers.surrogate import (
     VIEWS,
     Posterior,
@@ -113,10 +113,8 @@ class AcquisitionCore(nn.Module):
         super().__init__()
         self.config = config
         self.prior_lengthscale = nn.Parameter(torch.tensor([math.log(0.45), 0.25]))
-        self.prior_noise = nn.Parameter(torch.tensor(-10.0))
         self.trust = nn.Linear(SHARED_FEATURES, VIEWS)
         self.move = nn.Sequential(nn.Linear(SLOPE_FEATURES, 16), nn.GELU(), nn.Linear(16, 1))
-        self.move_noise = nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 1))
         self.own = nn.Linear(CANDIDATE_FEATURES, config.width)
         self.shared = nn.Linear(SHARED_FEATURES, config.width)
         self.hidden = nn.Linear(config.width, config.width)
@@ -130,7 +128,7 @@ class AcquisitionCore(nn.Module):
 
     def initialise(self) -> None:
         """All initialisation: plain expected improvement."""
-        for last in (self.trust, self.move[-1], self.move_noise[-1], self.output):
+        for last in (self.trust, self.move[-1], self.output):
             nn.init.zeros_(last.weight)  # type: ignore[arg-type]
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
@@ -147,9 +145,9 @@ class AcquisitionCore(nn.Module):
                 f"dimensions: this acquisition core was made for 1 to {self.config.dimensions}, got {dimensions}"
             )
         seed = int(torch.randint(0, 2**40, (1,), generator=generator, device=generator.device))
-        empty_B0D = self.prior_noise.new_zeros(batch_size, 0, dimensions, dtype=torch.float64)
+        empty_B0D = self.output.weight.new_zeros(batch_size, 0, dimensions, dtype=torch.float64)
         log_lengthscale_BD = self._typical_lengthscale(dimensions).expand(batch_size, dimensions)
-        log_noise_B = self.prior_noise.double().expand(batch_size)
+        log_noise_B = empty_B0D.new_full((batch_size,), PRIOR_LOG_NOISE)
         return AcquisitionState(
             empty_B0D, empty_B0D[..., 0], empty_B0D, log_lengthscale_BD, log_noise_B, seed, 0, snap
         )
@@ -163,7 +161,7 @@ class AcquisitionCore(nn.Module):
             return self._blind(state).to(observation.x_BD.dtype), state
         if len(state.y_BN) == 1 and state.y_BN.device.type == "cpu" and not torch.is_grad_enabled():
             return single.step(self, observation, state)
-        scene, state = self._look(state, observation.remaining_B)
+        scene, state = self._look(state, observation)
         draws = self._draws(state)
         judged = self._judge(scene, self._spread(scene, state, draws))
         top_B1 = judged.gain_BVC.amax(2, keepdim=True)
@@ -181,7 +179,7 @@ class AcquisitionCore(nn.Module):
         state = note(observation, state)
         if state.x_BND.shape[1] == 0:
             return None, state
-        scene, state = self._look(state, observation.remaining_B)
+        scene, state = self._look(state, observation)
         draws = self._draws(state)
         judged = self._judge(scene, self._spread(scene, state, draws).detach())
         with torch.no_grad():
@@ -202,21 +200,22 @@ class AcquisitionCore(nn.Module):
         x_BD = 0.25 + 0.5 * torch.rand(B, D, generator=generator, dtype=torch.float64, device=device)
         return x_BD if state.snap is None else state.snap(x_BD)
 
-    def _look(self, state: AcquisitionState, remaining_B: Tensor) -> tuple[Scene, AcquisitionState]:
-        """Fit, gather what is shared, and move the lengthscales for the next step."""
+    def _look(self, state: AcquisitionState, observation: Observation) -> tuple[Scene, AcquisitionState]:
+        """Fit, gather what is shared, and, after a new value, move the lengthscales for the next step."""
         views = view(state.y_BN)
         surrogate = fit(state.x_BND, views.seen_BVN, state.log_lengthscale_BD, state.log_noise_B)
-        shared_BF = self._shared_features(state, surrogate, views, remaining_B)
+        shared_BF = self._shared_features(state, surrogate, views, observation.remaining_B)
         places_BK = views.order_BN[:, :CENTRES]
-        best_BV1 = views.seen_BVN.gather(2, places_BK[:, None, :1].expand(-1, VIEWS, -1))
+        # the process's means at the points seen: a lucky value is no improvement to beat
+        means_BVN = views.seen_BVN - surrogate.noise_B[:, None, None] * surrogate.weights_BVN
         best_x_BD = state.x_BND[torch.arange(len(places_BK), device=places_BK.device), places_BK[:, 0]]
         lengthscale_BD = state.log_lengthscale_BD.exp()
         pending = state.pending_BPD / lengthscale_BD[:, None] if state.pending_BPD.shape[1] else None
         scene = Scene(
-            surrogate, views, best_BV1, places_BK, best_x_BD, lengthscale_BD, pending, shared_BF,
+            surrogate, views, means_BVN.amin(2, keepdim=True), places_BK, best_x_BD, lengthscale_BD, pending, shared_BF,
             self.trust(shared_BF).softmax(-1).double()[..., None],
         )  # fmt: skip
-        return scene, self._moved(state, surrogate)
+        return scene, self._moved(state, surrogate) if bool(observation.observed_B[0]) else state
 
     def _shared_features(
         self, state: AcquisitionState, surrogate: Surrogate, views: Views, remaining_B: Tensor
@@ -244,7 +243,7 @@ class AcquisitionCore(nn.Module):
         return torch.cat([plain_B6, quality_BV, surrogate.amplitude_BV.log() / 2], -1).to(plain_B6)
 
     def _moved(self, state: AcquisitionState, surrogate: Surrogate) -> AcquisitionState:
-        """Lengthscales and noise a step up the evidence, as far as the learned functions let them."""
+        """Noise a step up the evidence, and lengthscales as far as the learned function lets them."""
         _, N, D = state.x_BND.shape
         slope_BD, slope_B = evidence_slopes(surrogate)
         away_BD = state.log_lengthscale_BD - self._typical_lengthscale(D)
@@ -261,15 +260,10 @@ class AcquisitionCore(nn.Module):
             ],
             -1,
         )
-        learned_BD = self.move(features_BD7.to(self.prior_noise))[..., 0].tanh()
+        learned_BD = self.move(features_BD7.to(self.output.weight))[..., 0].tanh()
         moved_BD = state.log_lengthscale_BD + 0.4 * (0.4 * total_BD).tanh() + 0.3 * learned_BD
-        off_B = state.log_noise_B - self.prior_noise
-        total_B = slope_B - off_B / 4.0
-        features_B4 = torch.stack(
-            [total_B.tanh(), slope_B.asinh(), off_B / 4, torch.full_like(off_B, math.log(N) / 3)], -1
-        )
-        learned_B = self.move_noise(features_B4.to(self.prior_noise))[..., 0].tanh()
-        noise_B = state.log_noise_B + 0.5 * (0.4 * total_B).tanh() + 0.5 * learned_B
+        total_B = slope_B - (state.log_noise_B - PRIOR_LOG_NOISE) / 4.0
+        noise_B = state.log_noise_B + 0.5 * (0.4 * total_B).tanh()
         return state._replace(log_lengthscale_BD=moved_BD.clamp(-4, 4), log_noise_B=noise_B.clamp(-16, 0))
 
     def _draws(self, state: AcquisitionState) -> Draws:
@@ -297,7 +291,7 @@ class AcquisitionCore(nn.Module):
         features_BFC = torch.cat(
             [gain_BVC / 4, z_BVC.asinh(), mean_BVC.tanh(), share_B1C, share_B1C.log() / 4, orders_B2C], 1
         )
-        own_BCH = self.own(features_BFC.transpose(1, 2).to(self.prior_noise))
+        own_BCH = self.own(features_BFC.transpose(1, 2).to(self.output.weight))
         hidden_BCH = F.gelu(own_BCH + self.shared(scene.shared_BF)[:, None])
         learned_BC = self.output(F.gelu(self.hidden(hidden_BCH)))[..., 0]
         score_BC = SHARPNESS * ((scene.trust_BV1 * gain_BVC).sum(1) + learned_BC)

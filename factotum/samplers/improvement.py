@@ -17,19 +17,20 @@ from torch import Tensor, nn
 from factotum.core.checks import UserError
 from factotum.core.seeding import torch_generator
 from factotum.samplers.acquisition import Choice
-from factotum.samplers.acquisition_state import AcquisitionState
+from factotum.samplers.acquisition_state import note
 from factotum.samplers.history import Observation, first_observation
 from factotum.samplers.objective import MetaBatch
+from factotum.samplers.rollout import Turn, make_turns
 
 
 @dataclass(frozen=True)
 class ImprovementObjective:
-    r"""$-\sum_j p_j \log\big(1 + \max(m - f(c_j), 0) / u\big) + w \cdot \mathrm{NLL}$, p the softmax of the scores.
+    r"""$-\sum_j p_j \log\big(1 + \max(m - f(c_j), 0) / u\big) + w E$, p the softmax of the scores.
 
     m is the best value so far, u the distance of the best eighth of the values from it: a unit that shrinks as the
     search closes in, known before the choice is made, so that late improvements count as early ones do; but no
     less than $k r^2$ of how far three quarters of the values reach, with r the share of the evaluations that is
-    left, or only what is near would count from the start. NLL is that of the candidates' values in the views, half
+    left, or only what is near would count from the start. E is the error of what the views predict of them, half
     over all of them, half as p chooses. A search follows the highest score; a few windows of it are trained on,
     through the moves of lengthscales and noise inside a window.
 
@@ -64,29 +65,21 @@ class ImprovementObjective:
         """Loss of one batch."""
         core: Any = model
         generator = torch_generator(batch.seed, "search")
-        noise_B = getattr(batch.functions, "noise_B", None)
-        like = next(model.parameters())
-        told = first_observation(batch.batch_size, batch.dimensions, float(batch.evaluations), like.device)
-        state = core.initial_state(batch.batch_size, batch.dimensions, generator)
-        steps = self._steps(batch.evaluations, generator)
+        turns = make_turns(batch.evaluations, batch.workers, generator)
+        told = _Told(core, batch, generator, next(model.parameters()))
+        steps = self._steps(batch, generator)
         losses: list[tuple[Tensor, Tensor]] = []
-        values: list[Tensor] = []
-        for step in range(batch.evaluations):
-            state = _cut(state) if step in steps and step - 1 not in steps else state
+        for step, turn in enumerate(turns):
+            if step in steps and step - 1 not in steps:
+                told.cut()
             with torch.set_grad_enabled(step in steps):
-                choice, state = core.consider(told, state)
-            if choice is None:
-                x_BD, _ = core.step(told, core.initial_state(batch.batch_size, batch.dimensions, generator))
-            else:
-                x_BD = _chosen(choice)
-                if step in steps:
-                    losses.append(self._losses(choice, torch.stack(values, 1), batch))
-            value_B = batch.functions(x_BD)
-            values.append(value_B)
-            y_B = value_B if noise_B is None else value_B + noise_B * _normal(len(x_BD), generator, like)
-            told = Observation(x_BD, y_B, torch.ones_like(y_B, dtype=torch.bool), told.remaining_B - 1)
+                x_BD, choice = told.propose(turn)
+            if step in steps:
+                assert choice is not None
+                losses.append(self._losses(choice, torch.stack(told.values, 1), batch))
+            told.evaluate(x_BD)
+        value_BT = torch.stack(told.values, 1)
         gain, error = torch.stack([torch.stack(pair) for pair in losses]).mean(0)
-        value_BT = torch.stack(values, 1)
         metrics = {
             "gain": gain.detach(),
             "error": error.detach(),
@@ -95,11 +88,12 @@ class ImprovementObjective:
         }
         return self.prediction * error - gain, float(batch.batch_size), metrics
 
-    def _steps(self, evaluations: int, generator: torch.Generator) -> set[int]:
-        """Which steps are trained on; never the first, before which nothing is known."""
-        last = max(evaluations - self.window, 1)
-        starts = torch.randint(1, last + 1, (self.windows,), generator=generator).tolist()
-        return {start + offset for start in starts for offset in range(self.window)} & set(range(evaluations))
+    def _steps(self, batch: MetaBatch, generator: torch.Generator) -> set[int]:
+        """Which steps are trained on; never those before any value is known."""
+        last = max(batch.evaluations - self.window, batch.workers)
+        starts = torch.randint(batch.workers, last + 1, (self.windows,), generator=generator).tolist()
+        every = {start + offset for start in starts for offset in range(self.window)}
+        return every & set(range(batch.evaluations))
 
     def _losses(self, choice: Choice, value_BN: Tensor, batch: MetaBatch) -> tuple[Tensor, Tensor]:
         """Expected improvement of the choice, and the error of what was predicted."""
@@ -111,7 +105,7 @@ class ImprovementObjective:
         gain_BC = improvement(true_BC, value_BN.double(), self.coarseness * left**2)
         gain = (probability_BC * gain_BC).sum(1).mean()
         weight_BC = 0.5 / true_BC.shape[1] + 0.5 * probability_BC.detach()
-        return gain, (prediction_error(choice, true_BC) * weight_BC).sum(1).mean()
+        return gain, prediction_error(choice, true_BC, weight_BC).mean()
 
 
 def improvement(
@@ -133,29 +127,74 @@ def improvement(
     return ((best_B1 - true_BC).clamp(min=0.0) / unit_B1).log1p()
 
 
-def prediction_error(choice: Choice, true_BC: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-    """Negative log-likelihood of values in the views that are functions of the value, mean over these views.
+def prediction_error(
+    choice: Choice, true_BC: Float[Tensor, "B C"], weight_BC: Float[Tensor, "B C"]
+) -> Float[Tensor, " B"]:
+    r"""$\log \sum_j w_j |z_j| + \sum_j w_j \log \sigma_j$, mean over the views that are functions of the value.
 
-    Deviations count linearly beyond four: what no Gaussian expects would else be all that is learnt.
+    The negative log-likelihood of Laplace's distribution at its best scale: deviations need to be right up to a
+    factor. What no stationary process explains would else shorten lengthscales, or pass for noise.
+
+    Args:
+        choice: candidates and what was predicted of them.
+        true_BC: their values.
+        weight_BC: w, 1 in all for each function.
     """
     seen_BWC = choice.views.of(true_BC).clamp(-6.0, 6.0)
     W = seen_BWC.shape[1]
     share_B1C = (choice.posterior.share_BC.square() + choice.surrogate.noise_B[:, None])[:, None]
     deviation_BWC = (share_B1C * choice.surrogate.amplitude_BV[:, :W, None]).sqrt()
     z_BWC = ((seen_BWC - choice.posterior.mean_BVC[:, :W]) / deviation_BWC).abs()
-    huber_BWC = torch.where(z_BWC < 4.0, 0.5 * z_BWC.square(), 4.0 * z_BWC - 8.0)
-    return (huber_BWC + deviation_BWC.log()).mean(1)
+    weight_B1C = weight_BC[:, None]
+    scale_BW = (weight_B1C * z_BWC).sum(2) + 1e-6
+    return (scale_BW.log() + (weight_B1C * deviation_BWC.log()).sum(2)).mean(1)
 
 
-def _cut(state: AcquisitionState) -> AcquisitionState:
-    scale_BD, noise_B = state.log_lengthscale_BD.detach(), state.log_noise_B.detach()
-    return state._replace(log_lengthscale_BD=scale_BD, log_noise_B=noise_B)
+class _Told:
+    """The searches of a batch: what the core was told, and what came of its choices."""
+
+    def __init__(self, core: Any, batch: MetaBatch, generator: torch.Generator, like: Tensor):
+        self.core, self.batch = core, batch
+        B, D, T = batch.batch_size, batch.dimensions, batch.evaluations
+        noise_BT, noise_B = (
+            torch.randn(B, T, generator=generator).to(like),
+            getattr(batch.functions, "noise_B", None),
+        )
+        self.noise_BT = 0.0 * noise_BT if noise_B is None else noise_B[:, None] * noise_BT
+        first, start = first_observation(B, D, float(T), like.device), core.initial_state(B, D, generator)
+        self.first_BD, self.state = core.step(first, start)
+        self.points: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def propose(self, turn: Turn) -> tuple[Tensor, Choice | None]:
+        """After what ended, which is carried on, and beside what still runs, which is not."""
+        choice, x_BD = None, self.first_BD
+        for number in turn.finished:
+            choice, self.state = self.core.consider(self._observation(number, True), self.state)
+        ahead = self.state
+        for number in turn.pending[:-1]:
+            ahead = note(self._observation(number, False), ahead)
+        if turn.pending:
+            last = self._observation(turn.pending[-1], False)
+            choice, _ = self.core.consider(last, ahead)
+            x_BD = self.core.step(last, ahead)[0] if choice is None else x_BD
+        return (x_BD, None) if choice is None else (_chosen(choice), choice)
+
+    def evaluate(self, x_BD: Tensor) -> None:
+        self.points.append(x_BD)
+        self.values.append(self.batch.functions(x_BD))
+
+    def cut(self) -> None:
+        """No gradient flows from here on into what was before."""
+        scale_BD, noise_B = self.state.log_lengthscale_BD.detach(), self.state.log_noise_B.detach()
+        self.state = self.state._replace(log_lengthscale_BD=scale_BD, log_noise_B=noise_B)
+
+    def _observation(self, number: int, observed: bool) -> Observation:
+        y_B = self.values[number] + self.noise_BT[:, number]
+        left_B = torch.full_like(y_B, self.batch.evaluations - len(self.points))
+        return Observation(self.points[number], y_B, torch.full_like(y_B, observed, dtype=torch.bool), left_B)
 
 
 def _chosen(choice: Choice) -> Tensor:
     rows = torch.arange(len(choice.score_BC), device=choice.score_BC.device)
     return choice.candidates_BCD[rows, choice.score_BC.argmax(1)].float()
-
-
-def _normal(count: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    return torch.randn(count, generator=generator).to(like)

@@ -42,6 +42,9 @@ CPU = torch.device("cpu")
 SHARPNESS = 3.0
 """Of scores."""
 
+PRIOR_LOG_NOISE = -10.0
+"""Logarithm of the noise's variance in the amplitude's: where it starts, and what pulls it back."""
+
 KNOWN = 1e-10
 """Squared distance in lengthscales at which a candidate is a point seen."""
 
@@ -66,10 +69,8 @@ class Weights(NamedTuple):
     """The core's own, seen as arrays: what an optimizer or `load_state_dict` changes in place changes here too."""
 
     prior_lengthscale: Array
-    prior_noise: Array
     trust: Layer
     move: tuple[Layer, Layer]
-    move_noise: tuple[Layer, Layer]
     own: Layer
     shared: Layer
     hidden: Layer
@@ -79,22 +80,20 @@ class Weights(NamedTuple):
 def step(core: Any, observation: Observation, state: AcquisitionState) -> tuple[Tensor, AcquisitionState]:
     """`AcquisitionCore.step` after the first value."""
     weights = _weights(core)
-    x_D, state = propose(core, weights, state, float(observation.remaining_B.numpy()[0]))
+    x_D, fitted = propose(core, weights, state, float(observation.remaining_B.numpy()[0]))
+    state = _moved(weights, state, fitted) if bool(observation.observed_B[0]) else state
     return torch.from_numpy(x_D[None]).to(observation.x_BD.dtype), state
 
 
-def propose(
-    core: Any, weights: Weights, state: AcquisitionState, remaining: float
-) -> tuple[Array, AcquisitionState]:
-    """The next point of a search that has seen values, and the state with its lengthscales moved."""
+def propose(core: Any, weights: Weights, state: AcquisitionState, remaining: float) -> tuple[Array, Fit]:
+    """The next point of a search that has seen values, and the process it was found by."""
     x_ND, y_N, log_lengthscale_D = state.x_BND.numpy()[0], state.y_BN.numpy()[0], _log_lengthscale(state)
     seen_VN, order_N = view(y_N)
     stretch_D = math.sqrt(5.0) * np.exp(-log_lengthscale_D)
     fitted = fit(x_ND * stretch_D, seen_VN, math.exp(_log_noise(state)))
     shared_F = _shared_features(state, remaining, fitted, seen_VN, order_N)
-    judge = _judge(
-        weights, state, fitted, shared_F, seen_VN[:, order_N[0], None], x_ND[order_N[0]], stretch_D
-    )
+    best_V1 = np.minimum.reduce(seen_VN - fitted.noise * fitted.weights_VN, 1, keepdims=True)
+    judge = _judge(weights, state, fitted, shared_F, best_V1, x_ND[order_N[0]], stretch_D)
     C, D, reach_D = core.config.candidates, x_ND.shape[1], np.exp(np.minimum(log_lengthscale_D, 0.0))
     draws = draw(state.draw_seed, (1, C, D), CPU)
     uniform_CF, normal_CD = draws.uniform_BCD1.numpy()[0], draws.normal_BLD.numpy()[0]
@@ -104,7 +103,7 @@ def propose(
     points_CD = _around(x_D, reach_D, uniform_CF[C:], normal_CD[-CLOSER:], _closer_recipe(D))
     points_CD = np.concatenate([x_D[None], _snapped(points_CD, state.snap)])
     score_C, _ = score(weights, judge, points_CD, top_V1)
-    return points_CD[score_C.argmax()], _moved(weights, state, fitted)
+    return points_CD[score_C.argmax()], fitted
 
 
 def _log_lengthscale(state: AcquisitionState) -> Array:
@@ -211,31 +210,17 @@ def _moved(weights: Weights, state: AcquisitionState, fitted: Fit) -> Acquisitio
     features_7D[4] = np.add.reduce(squashed_D) / D
     features_7D[5] = math.log(N) / 3
     features_7D[6] = math.log(D) / 2
-    off = log_noise - float(weights.prior_noise)
-    total = slope - off / 4.0
-    features_4 = np.array([math.tanh(total), math.asinh(slope), off / 4, math.log(N) / 3], dtype=np.float32)
-    learned_D, learned = _learned_moves(weights, features_7D, features_4)
+    (first, bias), (second, last) = weights.move
+    hidden_HD = _gelu(first @ features_7D + bias[:, None])
+    learned_D = np.tanh((second @ hidden_HD)[0] + last)
     log_lengthscale_D = log_lengthscale_D + (0.4 * np.tanh(0.4 * total_D) + 0.3 * learned_D)
     log_lengthscale_D = np.minimum(np.maximum(log_lengthscale_D, -4.0), 4.0)
-    log_noise = log_noise + 0.5 * math.tanh(0.4 * total) + 0.5 * learned
+    log_noise += 0.5 * math.tanh(0.4 * (slope - (log_noise - PRIOR_LOG_NOISE) / 4.0))
     log_noise_B = np.array([min(max(log_noise, -16.0), 0.0)])
     return state._replace(
         log_lengthscale_BD=torch.from_numpy(log_lengthscale_D[None]),
         log_noise_B=torch.from_numpy(log_noise_B),
     )
-
-
-def _learned_moves(weights: Weights, features_7D: Array, features_4: Array) -> tuple[Array, float]:
-    """Of lengthscales and noise."""
-    (first, bias), (second, last) = weights.move
-    (first_noise, bias_noise), (second_noise, last_noise) = weights.move_noise
-    D = features_7D.shape[1]
-    hidden = np.empty((len(bias), D + 1), dtype=np.float32)
-    np.add(first @ features_7D, bias[:, None], out=hidden[:, :D])
-    np.add(first_noise @ features_4, bias_noise, out=hidden[:, D])
-    hidden = _gelu(hidden)
-    learned_D = np.tanh((second @ hidden[:, :D])[0] + last)
-    return learned_D, math.tanh(float((second_noise @ hidden[:, D] + last_noise)[0]))
 
 
 def _spread(x_ND: Array, order_N: Array, reach_D: Array, uniform_CF: Array, normal_LD: Array) -> Array:
@@ -288,9 +273,7 @@ def _seen_as_arrays(core: Any) -> Weights:
 
     return Weights(
         core.prior_lengthscale.detach().numpy(),
-        core.prior_noise.detach().numpy(),
         layer(core.trust),
         (layer(core.move[0]), layer(core.move[2])),
-        (layer(core.move_noise[0]), layer(core.move_noise[2])),
         *(layer(part) for part in (core.own, core.shared, core.hidden, core.output)),
     )
