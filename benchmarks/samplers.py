@@ -39,6 +39,7 @@ def run(
     ours: tuple[str, ...] = (),
     rivals_python: str | None = None,
     only: str = "",
+    instances: tuple[int, ...] = (),
     jobs: int = 1,
     results_folder: Path = results.RESULTS,
 ) -> None:
@@ -50,12 +51,14 @@ def run(
         ours: weights for rnn and core: shipped names or folders; none is the default weights.
         rivals_python: interpreter of the environment with Nevergrad and BoTorch.
         only: problems whose name starts with this, such as D10/ or Branin.
+        instances: numbers of the instances; none is all.
         jobs: processes.
         results_folder: where the runs are kept.
     """
     for rival in _rivals(rivals, ours, rivals_python):
         for suite in suites:
-            wanted = rival.tasks([p for p in problems(suite) if p.name.startswith(only)])
+            asked = [p for p in problems(suite) if not instances or p.instance in instances]
+            wanted = rival.tasks([p for p in asked if p.name.startswith(only)])
             file = results.path(results_folder, suite, rival.label)
             left = results.missing(results.load(results_folder, suite, rival.label), wanted, file)
             for line in _shown(_lines(rival, left, jobs), f"{suite} {rival.label}", len(left)):

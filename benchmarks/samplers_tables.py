@@ -1,8 +1,9 @@
 """The tables of `benchmarks/samplers.py`, and what was asked of our sampler beside what was measured.
 
 Ranks (suite bbob): within each function and instance by regret, ties averaged, regrets below 1e-8 counting as equal;
-then averaged. Only rivals that have all runs of a dimension are ranked, `@told` variants and other weights than the
-judged ones are not. The gap (suite gp) is to the best value that any method read here found on that draw.
+then averaged over the instances of a function that all ranked rivals have runs on, then over functions. Only rivals
+that have a run of each function of a dimension are ranked, `@told` variants and other weights than the judged ones
+are not. The gap (suite gp) is to the best value that any method read here found on that draw.
 """
 
 from __future__ import annotations
@@ -103,19 +104,23 @@ def judged(suites: Iterable[Suite], ours: str) -> str:
 
 
 def ranks(suite: Suite, problem: str, share: float, ours: str) -> dict[str, float]:
-    """Average rank of each complete rival on one dimension of bbob, at a share of the budget."""
+    """Average rank of each rival with all functions of one dimension of bbob, at a share of the budget."""
     pool = [
         rival
         for rival in suite.runs
         if rival == ours or (TOLD not in rival and rival.partition("-")[0] not in OURS)
     ]
-    pool = [rival for rival in pool if suite.complete(rival, problem)]
-    rows = []
+    names = {name for name, _ in suite.places(problem)}
+    pool = [rival for rival in pool if {n for n, _ in suite.runs[rival] if n.startswith(problem)} == names]
+    rows: dict[str, list[np.ndarray]] = {}
     for place in suite.places(problem):
+        if not all(place in suite.runs[rival] for rival in pool):
+            continue
         budget = max(suite.runs[pool[0]][place]) if pool else 0
         regrets = [max(suite.at(rival, place, round(share * budget)), FLOOR) for rival in pool]
-        rows.append(rankdata(regrets))
-    return dict(zip(pool, np.mean(rows, axis=0), strict=True)) if pool else {}
+        rows.setdefault(place[0], []).append(rankdata(regrets))
+    means = [np.mean(found, axis=0) for found in rows.values()]
+    return dict(zip(pool, np.mean(means, axis=0), strict=True)) if pool and means else {}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One core for every number of dimensions that chooses among candidates by a learned improvement.
 
-Its state holds the points and values, and lengthscales and noise that a small network moves with every new value.
+Its state holds points and values, noise that follows the evidence, and lengthscales that a small network moves.
 What it does not know: functions, losses, search spaces. Local letters as in `factotum.samplers.surrogate`.
 """
 
@@ -87,9 +87,9 @@ class AcquisitionCore(nn.Module):
 
     $s = \tau \big(\sum_v \pi_v \log \mathrm{EI}_v(c) + \mathrm{MLP}(\text{features of } c)\big)$ with the expected
     improvements under a Gaussian process in three views of the values (`factotum.samplers.surrogate`), trusts
-    $\pi$ read off how well each view predicts. Lengthscales and noise are carried state: each step moves them by
-    learned functions of the slope of the evidence, as a learned optimizer does. Before training, s is
-    $\log \mathrm{EI}$ and the moves follow the slopes.
+    $\pi$ read off how well each view predicts. Lengthscales and noise are carried state: each value moves the
+    former by a learned function of the slope of the evidence, as a learned optimizer does, and the latter along
+    it. Before training, s is $\log \mathrm{EI}$ and the moves follow the slopes.
 
     Candidates are spread over the cube, around the best point and around the five best, on all or few
     coordinates, at scales of many orders; `Snap` moves them to what can be evaluated, so that improvements are those

@@ -91,7 +91,8 @@ class SamplerObjective:
         temperature: of the smooth minimum (soft).
         sum_weight: weight of the mean value added to the loss: a gradient at every step, also without improvement.
         truncation: see `rollout`.
-        gradient_limit: see `rollout`.
+        gradient_limit: largest norm of the gradient of a function's own loss that flows into one proposal, 0 for no
+            limit. Searches of steep functions are chaotic: without it the gradient of 50 evaluations grew to 1e8.
 
     Returns of a call: mean loss over functions, its weight B, metrics: means of the first, of all, of the best.
 
@@ -107,7 +108,7 @@ class SamplerObjective:
     temperature: float = 0.1
     sum_weight: float = 0.0
     truncation: int = 0
-    gradient_limit: float = 0.0
+    gradient_limit: float = 5.0
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
@@ -130,7 +131,7 @@ class SamplerObjective:
             workers=batch.workers,
             noise_B=getattr(batch.functions, "noise_B", None),
             truncation=self.truncation,
-            gradient_limit=self.gradient_limit,
+            gradient_limit=self.gradient_limit / batch.batch_size,
         )
         value_BT = done.value_BT
         loss_B = self._loss(done, batch)
