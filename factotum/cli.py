@@ -16,13 +16,18 @@ COMMANDS = {
     "collect": "expert demonstrations into Minari datasets",
     "data": "list, show and validate datasets",
     "train": "one Gato on all datasets",
-    "meta-train": "a learned optimizer from nothing: `meta-train sampler RUN`",
+    "meta-train": "a learned optimizer from nothing: `meta-train sampler RUN` or `meta-train optimizer RUN`",
     "tune": "the parameters of any command or Python callable, from a search-space file",
+    "bench": "the learned optimizer beside tuned ones on your model: `bench optimizer --model MODULE:FUNCTION`",
     "evaluate": "a checkpoint or a baseline on tasks, every episode's score stored",
     "play": "watch a checkpoint or an expert, or write a video",
     "report": "a run as one offline HTML file",
     "quickstart": "all of it in ten minutes: collect, train, evaluate, report",
 }
+
+
+PARTS: dict[tuple[str, ...], str] = {("meta-train", "optimizer"): "meta_train_optimizer"}
+"""Recipes of commands that have several, by their first option; what is not here is the command's own."""
 
 
 def usage() -> str:
@@ -59,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
-        recipe = importlib.import_module(f"factotum.recipes.{name.replace('-', '_')}")
+        module = PARTS.get((name, *options[:1]), name.replace("-", "_"))
+        recipe = importlib.import_module(f"factotum.recipes.{module}")
         args = tyro.cli(recipe.Args, prog=f"factotum {name}", args=options, description=recipe.Args.__doc__)
         return _exit_code(recipe.main(args))
     except ValueError as error:

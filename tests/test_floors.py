@@ -50,11 +50,13 @@ LIBRARIES: dict[str, set[str]] = {
     "tokenizers": {"gato"},
     "transformers": {"gats"},
     **{name: {"samplers"} for name in ("optuna", "scipy")},
+    "schedulefree": {"recipes"},
 }
 """Who may import which library; one that is not here may be imported nowhere."""
 
 EXTRAS = {
     "minigrid", "metaworld", "ale_py", "mujoco", "sklearn", "PIL", "imageio", "transformers", "optuna", "scipy",
+    "schedulefree",
 }  # fmt: skip
 """Not installed by default: imported inside functions, so that a module loads without them."""
 

@@ -44,8 +44,11 @@ def default_training() -> TrainConfig:
 class Args:
     """Meta-train a sampler; run again, it goes on where it stopped. The weights end in RUN/core."""
 
-    system: tyro.conf.Positional[Annotated[Literal["sampler"], tyro.conf.arg(metavar="sampler")]]
-    """what is trained: a black-box optimizer"""
+    system: tyro.conf.Positional[
+        Annotated[Literal["sampler", "optimizer"], tyro.conf.arg(metavar="{sampler,optimizer}")]
+    ]
+    """what is trained: a black-box optimizer, as shown here; or one that sees gradients, see
+    `factotum meta-train optimizer --help`"""
     run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """folder of the run; an existing one is resumed"""
     prior: PriorName = "broad"
@@ -67,6 +70,8 @@ def main(args: Args) -> TrainResult:
     Raises:
         UserError: loss ei without the paper's prior, a negative `held_out`, or what `train` raises.
     """
+    if args.system != "sampler":
+        raise UserError(f"system: expected sampler, got {args.system}, which has a recipe of its own")
     if args.objective.loss == "ei" and args.prior != "paper":
         raise UserError(f"loss ei: expected prior paper, whose posterior is known exactly, got {args.prior}")
     if args.held_out < 0:

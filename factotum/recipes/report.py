@@ -9,9 +9,12 @@ from typing import Annotated
 import tyro
 
 from factotum.core.checks import UserError
+from factotum.core.files import read_json
 from factotum.recipes.evaluate import summarise_run
+from factotum.training.optimizer_report import write_optimizer_report
 from factotum.training.records import read_episodes
 from factotum.training.report import write_report
+from factotum.training.search_report import write_search_report
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ def main(args: Args) -> Path:
     """Write the report and say where it is."""
     if not args.run.is_dir():
         raise UserError(f"run: expected the folder of a run, found none at {args.run}")
+    if (args.run / "held_out.json").is_file() and args.agent is None:
+        path = _write_meta_report(args)
+        print(f"report: {path}")
+        return path
     evaluated = bool(read_episodes(args.run / "evaluation"))
     summary = summarise_run(args.run, args.agent) if evaluated else None
     if args.agent is not None and (summary is None or args.agent not in summary.labels):
@@ -41,3 +48,10 @@ def main(args: Args) -> Path:
     path = write_report(args.run, summary, out=args.out, title=args.title, pictures_per_family=args.pictures)
     print(f"report: {path}")
     return path
+
+
+def _write_meta_report(args: Args) -> Path:
+    """Of a meta-training run: what was measured last on held-out functions or problems."""
+    measured = read_json(args.run / "held_out.json")
+    write = write_optimizer_report if "rates" in measured else write_search_report
+    return write(args.run, measured, title=args.title, out=args.out)

@@ -19,14 +19,17 @@ from factotum.training.report_plots import COLOURS, SOFT, STYLE, svg
 Curves = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def write_search_report(run: Path, measured: Mapping[str, Any] | None, *, title: str) -> Path:
-    """Write `<run>/report.html` and, where something was measured, the picture `<run>/held_out.png`.
+def write_search_report(
+    run: Path, measured: Mapping[str, Any] | None, *, title: str | None, out: Path | None = None
+) -> Path:
+    """Write `out`, by default `<run>/report.html`, and, where something was measured, the picture `<run>/held_out.png`.
 
     Args:
         run: folder with metrics.jsonl.
         measured: `step`, `held_out` and `random` ("<D>d/<T>" -> mean best value), `curves` ("<D>d" -> name ->
             mean best value after each evaluation), or None.
-        title: heading.
+        title: heading; the run's name by default.
+        out: the file.
 
     Returns:
         The report.
@@ -40,7 +43,7 @@ def write_search_report(run: Path, measured: Mapping[str, Any] | None, *, title:
             ("Held-out functions", _table(measured) + _plot(svg(figure))),
             ("Held-out functions over training", _plot(svg(progress_figure(metrics)))),
         ]
-    return write_report(run, None, title=title, sections=sections)
+    return write_report(run, None, out=out, title=title, sections=sections)
 
 
 def png(figure: Figure) -> bytes:

@@ -122,6 +122,19 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert (run / "held_out.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_its_report_is_written_again_as_it_was(tmp_path, capsys):
+    main(arguments(tmp_path / "run"))
+    written = (tmp_path / "run/report.html").read_text()
+    for words in (["report", str(tmp_path / "run")], ["report", str(tmp_path / "run"), "--title", "Again"]):
+        assert command_line(words) == 0
+        text = (tmp_path / "run/report.html").read_text()
+        assert "Held-out functions over training" in text
+        assert len(text) > 0.9 * len(written)
+    assert "Again" in text
+    assert command_line(["report", str(tmp_path / "run"), "--agent", "gato"]) == 1
+    assert "expected one that was evaluated" in capsys.readouterr().err
+
+
 def test_the_weights_are_those_measured(tmp_path):
     args = arguments(tmp_path, budget=12, held_out=5)
     main(args)

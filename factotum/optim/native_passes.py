@@ -1,0 +1,101 @@
+"""Both passes of a step by the native kernel, where all tensors of a CPU suit it.
+
+What it does not know: how the kernel works (native.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from factotum.core.checks import UserError
+from factotum.optim import native
+from factotum.optim.blocks import Share, Work
+from factotum.optim.model import HierarchicalRNNCore, Slots
+from factotum.optim.optimizer_state import SCALAR_SLOTS, SWAP
+from factotum.optim.passes import Passes, TorchPasses
+from factotum.optim.sharding import local_part
+
+
+def check_suits(parameter: Tensor, gradient: Tensor, name: str) -> None:
+    """Refuse a tensor that the kernel cannot work on.
+
+    Raises:
+        UserError: naming what it is.
+    """
+    part = local_part(parameter)
+    if not native.fits(part) or gradient.dtype not in native.TYPES:
+        kind = "dense" if part.is_contiguous() else "strided"
+        raise UserError(
+            f"{name}: expected dense float32, bfloat16 or float16 on the CPU (fused=True), got a {kind} "
+            f"{part.dtype} on {part.device} with a gradient of {gradient.dtype}"
+        )
+
+
+def suit(works: Sequence[Work]) -> bool:
+    """Whether the kernel can work on all these tensors."""
+    slots = [local_part(work.state[name]) for work in works for name in SCALAR_SLOTS]
+    targets = [local_part(work.state[SWAP]) for work in works if SWAP in work.state]
+    return native.fits(*(work.parameter for work in works), *slots, *targets) and all(
+        work.gradient.dtype in native.TYPES and work.gradient.device.type == "cpu" for work in works
+    )
+
+
+def make_passes(
+    kernel: native.Kernel,
+    core: HierarchicalRNNCore,
+    works: Sequence[Work],
+    share: Share,
+    sound: Tensor | None,
+) -> Passes:
+    """The kernel's passes where the tensors of a device suit it, plain torch's otherwise."""
+    return NativePasses(kernel, works) if suit(works) else TorchPasses(core, works, share, sound)
+
+
+class NativePasses:
+    """Both passes in C++.
+
+    Args:
+        kernel: of `native.pack`.
+        works: tensors that `suit`.
+    """
+
+    def __init__(self, kernel: native.Kernel, works: Sequence[Work]) -> None:
+        self.kernel, self.works = kernel, works
+        shapes = [work.parameter.shape for work in works]
+        self.steps = [torch.empty(shape, dtype=torch.float32) for shape in shapes]
+        attention = kernel.config.attention
+        self.attended = [torch.empty_like(step) for step in self.steps] if attention else None
+
+    def first(
+        self, bias_NE: Float[Tensor, "N E"], mean_log_rate_N: Float[Tensor, " N"]
+    ) -> Float[Tensor, "N K"]:
+        """Step the slots; sums over each tensor."""
+        slots = [Slots(*(local_part(work.state[name]) for name in SCALAR_SLOTS)) for work in self.works]
+        gradients = [-work.gradient if work.maximize else work.gradient for work in self.works]
+        rounded = any(slot.dtype == torch.bfloat16 for each in slots for slot in each)
+        seed = int(max(work.state["step"] for work in self.works)) if rounded else None
+        return native.sweep_(
+            self.kernel, gradients, slots, bias_NE, mean_log_rate_N, self.steps, self.attended, seed=seed
+        )
+
+    def second(
+        self,
+        scale_N: Float[Tensor, " N"],
+        shrink_N: Float[Tensor, " N"],
+        attended_scale_N: Float[Tensor, " N"] | None = None,
+    ) -> None:
+        """Move the parameters: add the update times `scale`, take away the share `shrink`."""
+        parameters = [work.parameter.detach() for work in self.works]
+        targets = parameters
+        if self.attended is not None and attended_scale_N is not None:
+            targets = [local_part(work.state[SWAP]) for work in self.works]
+            kept_N = 1 - shrink_N
+            torch._foreach_copy_(parameters, targets)
+            native.finish_(self.kernel, parameters, self.attended, attended_scale_N)
+            native.finish_(self.kernel, targets, self.steps, scale_N, kept_N)
+        else:
+            native.finish_(self.kernel, targets, self.steps, scale_N, 1 - shrink_N)
