@@ -237,8 +237,9 @@ static double total(V x) {
 static void sweep_chunk(const Weights &w, const Job &job, const Chunk &chunk, const float *bias, float mean_log_rate,
                         int64_t seed, double *sums) {
     Context c{w, job, {}, mean_log_rate, seed >= 0};
-    for (int gate = 0; gate < 3; gate++)
-        for (int u = 0; u < UNITS; u++) c.bias[gate][u] = bias[gate * UNITS + u] * (gate < CANDIDATE ? -LOG2E : 2.0f * LOG2E);
+    for (int gate = RESET; gate <= CANDIDATE; gate++)
+        for (int u = 0; u < UNITS; u++)
+            c.bias[gate][u] = bias[gate * UNITS + u] * (gate == CANDIDATE ? 2.0f * LOG2E : -LOG2E);
     uint64_t start = ((uint64_t)mixed(seed) << 32 | mixed(chunk.job)) ^ ((uint64_t)chunk.first << 8);
     for (int lane = 0; c.stochastic && lane < LANES; lane++) c.random[lane] = mixed(start + lane) | 1;
     int64_t at = chunk.first;

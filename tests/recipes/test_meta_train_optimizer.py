@@ -15,7 +15,7 @@ from torch import nn
 from factotum.cli import main as command_line
 from factotum.core.checks import UserError
 from factotum.core.files import read_json, read_json_lines
-from factotum.optim import HierarchicalRNNConfig, load_core
+from factotum.optim import load_core, shipped_config
 from factotum.recipes.meta_objective import UnrollObjective
 from factotum.recipes.meta_problems import Dealing
 from factotum.recipes.meta_tasks import chosen_problems, load_tasks
@@ -118,7 +118,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert made_by["training"]["estimator"] == "pes"
     assert set(made_by["held_out"]["held_out"]) == {"two-dimensional", "bowl"}
     assert len(made_by["commands"]) == 1
-    assert load_core(run / "core").config == HierarchicalRNNConfig()
+    assert load_core(run / "core").config == shipped_config()
     assert len(list_checkpoints(run)) == 1
     report = (run / "report.html").read_text()
     for part in (
