@@ -3,7 +3,7 @@
     python benchmarks/gats.py --quick
 
 Components are untrained models of transformers: a frozen text decoder, a frozen vision encoder, a trained decoder that
-acts, joined by as many parameters as 5 % of theirs.
+acts, joined by at least 5 % of their parameters.
 
 *Training*: forward and backward of the whole over the sum of what its components need by themselves: frozen ones a
 forward without gradients, the trained one forward and backward of the same loss.
@@ -18,10 +18,9 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ VOCABULARY = 512
 class Args:
     """Measure what joining costs."""
 
-    width: int = 320
+    width: int = 384
     """of every component"""
     depth: int = 6
     """blocks of every component"""
@@ -60,7 +59,7 @@ class Args:
     """the later step"""
     every: int = 25
     """steps between images when decoding"""
-    repeats: int = 7
+    repeats: int = 11
     """rounds that count"""
     threads: int = 1
     """CPU threads"""
@@ -89,7 +88,7 @@ def modules(args: Args) -> dict[str, nn.Module]:
 
 
 def make_model(args: Args) -> GATS:
-    """The composition, its joining part at a share of its components."""
+    """The composition, its joining part at least at a share of its components."""
     found = modules(args)
     components = {
         "text": Component(found["text"], window=32),
@@ -100,7 +99,8 @@ def make_model(args: Args) -> GATS:
     acting = sum(parameter.numel() for parameter in found["action"].parameters())
     config = GATSConfig(layers=args.layers, width=64, heads=4)
     config = at_parameters("gats", components, config, acting + int(args.share * own))
-    return GATS(components, config)
+    unit = 8 * config.heads  # sizes of heads that vector registers like, upwards
+    return GATS(components, replace(config, width=-(-config.width // unit) * unit))
 
 
 def make_batch(args: Args) -> GATSBatch:
@@ -240,7 +240,7 @@ def main(args: Args) -> None:
     report(
         "gats", "passes or steps / s of CPU time", rates | more_rates, ratios + more_ratios, args.output,
         components=total - joining, joining=joining, trained=trained_parameters(model), width=model.config.width,
-        sizes=dataclasses.asdict(args) | {"output": None},
+        sizes=asdict(args) | {"output": None},
     )  # fmt: skip
 
 

@@ -19,6 +19,9 @@ from factotum.core.checks import UserError
 from factotum.gats.past import NoPast
 from factotum.gats.ring import Arrival, Ring
 
+POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings", "position_embedding")
+"""What learned absolute positions are called."""
+
 ATTENTION_KINDS = ("full_attention", "sliding_attention")
 
 
@@ -61,6 +64,7 @@ class CachedPast(NoPast):
         self.prefix = "decoder_" if "decoder_input_ids" in self.parameters else ""
         example = next(module.parameters())
         self.dtype, self.seen = example.dtype, 0
+        self.positions = learned_positions(module, self.prefix)
         self.windows = attention_windows(name, module, context)
         bounds = list(self.windows.values())
         size = None if None in bounds else max(bound for bound in bounds if bound is not None)
@@ -69,6 +73,7 @@ class CachedPast(NoPast):
     def prepare(self, inputs: Mapping[str, Any], valid_BT: Tensor) -> dict[str, Any]:
         """The keyword arguments of a run over the new elements alone."""
         T = valid_BT.shape[1]
+        self._check_positions(valid_BT)
         arrival = self.ring.arrive(valid_BT, joined=T > 1)
         given = dict(inputs)
         given["past_key_values"] = KeysValues(self.ring, arrival, self.seen)
@@ -108,6 +113,16 @@ class CachedPast(NoPast):
         self.ring.put(rows, other.ring)
         self.seen = max(self.seen, other.seen)
 
+    def _check_positions(self, valid_BT: Tensor) -> None:
+        if self.positions is None or self.seen + valid_BT.shape[1] <= self.positions:
+            return
+        longest = int((self.ring.count_B + valid_BT.sum(1)).max())
+        if longest > self.positions:
+            raise UserError(
+                f"component {self.name!r}: it has {self.positions} learned positions, got element {longest} of a row: "
+                "begin the row anew, or take a component with relative positions"
+            )
+
     def _mask(self, arrival: Arrival, window: int | None) -> Tensor:
         """Additive, `B 1 T S`: the form that both of the host's usual attentions take."""
         back_BTS = arrival.index_BT[:, :, None] - arrival.key_index_BS[:, None, :]
@@ -121,6 +136,17 @@ class CachedPast(NoPast):
 def parameters_of(module: nn.Module) -> set[str]:
     """Names of the keyword arguments that a module's forward takes."""
     return set(inspect.signature(module.forward).parameters)
+
+
+def learned_positions(module: nn.Module, prefix: str) -> int | None:
+    """How many positions a module has a table for; None where it needs none."""
+    found = [
+        part.num_embeddings
+        for path, part in module.named_modules()
+        if isinstance(part, nn.Embedding) and path.rpartition(".")[2] in POSITION_TABLES
+        if not prefix or f".{path}".count(f".{prefix[:-1]}.")
+    ]
+    return min(found, default=None)
 
 
 def attention_windows(name: str, module: nn.Module, context: int | None) -> dict[str, int | None]:

@@ -125,7 +125,7 @@ class Step:
         )  # fmt: skip
 
     def _span(self, name: str) -> tuple[Tensor, Tensor]:
-        """Times of the first and the last new element in each row, and whether there are any."""
+        """When the new elements (or rows of an encoder) arrive, and which of them are there."""
         if name in self.order:
             times, there = self.order[name].time_BS, present_of(self.order[name])
         else:

@@ -114,6 +114,17 @@ def test_late_fusion_joins_once_behind_the_last_block():
     ]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_trained_is_saved_and_read(kind, tmp_path):
+    model, given = awake(kind), streams()
+    model.save_pretrained(tmp_path)
+    modules = {name: tower.module for name, tower in model.towers.items()}
+    again = KINDS[kind].from_pretrained(tmp_path, modules).eval()
+    assert type(again) is type(model)
+    before, after = (forward(one, given)["gpt2"].logits for one in (model, again))
+    assert torch.equal(before, after)
+
+
 @pytest.mark.parametrize("kind", JOINING)
 @pytest.mark.parametrize("parameters", [60_000, 250_000])
 def test_sizes_are_set_by_width(kind, parameters):

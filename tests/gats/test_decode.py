@@ -282,6 +282,24 @@ def test_bad_moments_are_named_and_change_nothing(moments, message):
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize(("name", "most"), [("gpt2", 32), ("whisper-decoder", 20)])
+def test_learned_positions_end_with_an_error_and_a_new_row_goes_on(name, most):
+    family = BY_NAME[name]
+    decoder = GATSDecoder(joined({name: STEERED}))
+    extra = {"input_features": torch.ones(1, 8, 24)} if name == "whisper-decoder" else {}
+
+    def moment(elements, start):
+        times = start + torch.arange(float(elements))[None]
+        return Moment({name: {family.key: torch.ones_like(times).long(), **extra}}, {name: times})
+
+    state = decoder.initial_state(1)
+    decoder.step(moment(most, 0.0), state)
+    with pytest.raises(UserError, match=f"'{name}': it has {most} learned positions"):
+        decoder.step(moment(1, 99.0), state)
+    state.reset_rows(torch.tensor([0]))
+    decoder.step(moment(1, 0.0), state)
+
+
 def test_simultaneous_elements_in_the_order_of_components_may_come_in_two_moments():
     model = joined({"llama": {}, "gpt2": STEERED})
     ids = torch.tensor([[3, 4]])
