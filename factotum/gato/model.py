@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from factotum.core.checks import UserError
 from factotum.core.config import from_json_dict, to_json_dict
 from factotum.core.files import read_json, write_bytes_atomic, write_json_atomic
+from factotum.core.weights import load_fitting
 from factotum.gato.batch import IGNORED_SLOT, Batch, Block
 from factotum.gato.config import GatoConfig
 from factotum.gato.embedding import EMBEDDINGS
@@ -166,14 +167,7 @@ class Gato(nn.Module, PyTorchModelHubMixin, library_name="factotum", license="ap
             raise UserError(f"expected weights in {path}, found no such file") from error
         except SafetensorError as error:
             raise UserError(f"expected weights in {path}, got a file that does not parse: {error}") from error
-        own = self.state_dict()
-        missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-        shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
-        if missing or unknown or shapes:
-            raise UserError(
-                f"{path}: weights do not fit: missing {missing[:3]}, unknown {unknown[:3]}, other shapes {shapes[:3]}"
-            )
-        self.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in weights.items()})
+        load_fitting(self, weights, path)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save_folder(save_directory)

@@ -18,9 +18,10 @@ from safetensors.torch import load, save
 from torch import nn
 
 import factotum
-from factotum.core.checks import UserError, unknown
+from factotum.core.checks import UserError
 from factotum.core.config import from_json_dict, to_json_dict
-from factotum.core.files import read_json, write_bytes_atomic, write_json_atomic
+from factotum.core.files import write_bytes_atomic, write_json_atomic
+from factotum.core.weights import find_folder, load_fitting, read_sizes, shipped_names
 from factotum.optim.config import HierarchicalRNNConfig
 from factotum.optim.model import HierarchicalRNNCore
 
@@ -57,8 +58,7 @@ def save_core(
 
 def shipped_cores() -> list[str]:
     """Names of the optimizer weights that come with the package."""
-    found = (path for path in SHIPPED.glob("*/config.json") if _header(read_json(path))[0] == SYSTEM)
-    return sorted(path.parent.name for path in found)
+    return shipped_names(SHIPPED, SYSTEM)
 
 
 def load_core(name_or_folder: Path | str) -> HierarchicalRNNCore:
@@ -72,17 +72,11 @@ def load_core(name_or_folder: Path | str) -> HierarchicalRNNCore:
         UserError: an unknown name, missing or torn files, another system or format version, weights that do
             not fit the configuration or are not finite.
     """
-    folder = _folder(name_or_folder)
-    stored = read_json(folder / "config.json")
-    system, version = _header(stored)
-    if (system, version) != (SYSTEM, FORMAT_VERSION):
-        raise UserError(
-            f"{folder}: expected weights of system {SYSTEM!r}, version {FORMAT_VERSION}, got {system!r}, "
-            f"version {version!r}"
-        )
-    if not isinstance(stored.get("config"), dict):
-        raise UserError(f"{folder}/config.json: expected a key 'config' with the sizes, got {sorted(stored)}")
-    core = HierarchicalRNNCore(from_json_dict(HierarchicalRNNConfig, stored["config"]))
+    if Path(name_or_folder).name == "model.safetensors" and os.path.isfile(name_or_folder):
+        name_or_folder = Path(name_or_folder).parent
+    folder = find_folder(name_or_folder, SHIPPED, SYSTEM)
+    config = from_json_dict(HierarchicalRNNConfig, read_sizes(folder, SYSTEM, FORMAT_VERSION))
+    core = HierarchicalRNNCore(config)
     _load_weights(core, folder / "model.safetensors")
     return core.eval().requires_grad_(False)
 
@@ -102,21 +96,6 @@ def weights_hash(core: HierarchicalRNNCore) -> str:
     return digest.hexdigest()
 
 
-def _folder(name_or_folder: Path | str) -> Path:
-    shipped = SHIPPED / Path(name_or_folder).name
-    if str(name_or_folder) == shipped.name and (shipped / "config.json").is_file():
-        return shipped
-    if os.path.isdir(name_or_folder):  # unlike `Path`, does not take "" for the working directory
-        return Path(name_or_folder)
-    if Path(name_or_folder).name == "model.safetensors" and os.path.isfile(name_or_folder):
-        return Path(name_or_folder).parent
-    raise unknown("weights", str(name_or_folder), shipped_cores())
-
-
-def _header(stored: object) -> tuple[object, object]:
-    return (stored.get("system"), stored.get("format_version")) if isinstance(stored, dict) else (None, None)
-
-
 def _load_weights(core: nn.Module, path: Path) -> None:
     try:
         weights = load(path.read_bytes())
@@ -124,14 +103,4 @@ def _load_weights(core: nn.Module, path: Path) -> None:
         raise UserError(f"expected weights in {path}, found no such file") from error
     except SafetensorError as error:
         raise UserError(f"expected weights in {path}, got a file that does not parse: {error}") from error
-    own = core.state_dict()
-    missing, extra = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-    shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
-    if missing or extra or shapes:
-        raise UserError(
-            f"{path}: weights do not fit: missing {missing[:3]}, unknown {extra[:3]}, other shapes {shapes[:3]}"
-        )
-    for name, tensor in weights.items():
-        if not bool(tensor.isfinite().all()):
-            raise UserError(f"{path}: expected finite weights, got others in {name}")
-    core.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in weights.items()})
+    load_fitting(core, weights, path, finite=True)

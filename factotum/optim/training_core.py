@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import logging
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -151,7 +149,7 @@ def _load(config: HierarchicalRNNConfig) -> ctypes.CDLL | str:
     if os.environ.get(native_build.SWITCH, "") == "0":
         return f"it is switched off by {native_build.SWITCH}=0"
     try:
-        code = ctypes.CDLL(str(_compiled(tuple(native_build.definitions(config)))))
+        code = ctypes.CDLL(str(native_build.build("training", SOURCES, native_build.definitions(config))))
     except (native_build.BuildError, OSError, subprocess.SubprocessError) as error:
         log.warning("meta-training goes on without its compiled pass, some ten times slower: %s", error)
         return str(error)
@@ -159,19 +157,3 @@ def _load(config: HierarchicalRNNConfig) -> ctypes.CDLL | str:
         function.argtypes = [ctypes.c_void_p] * pointers
         function.restype = None
     return code
-
-
-def _compiled(defined: tuple[str, ...]) -> Path:
-    path, folder = native_build.compiler(), Path(__file__).parent
-    if path is None:
-        raise native_build.BuildError(
-            "there is no C++ compiler: install one (c++, g++ or clang++), or set CXX"
-        )
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60).stdout
-    texts = [(folder / name).read_text() for name in SOURCES]
-    parts = (path, version, native_build._processor(), *native_build.OPTIONS, *defined, *texts)
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-    file = native_build.cache_folder() / f"training-{digest}.so"
-    if not file.exists():
-        native_build._compile(path, defined, folder / SOURCES[0], file)
-    return file

@@ -10,7 +10,6 @@ What it does not know: functions, losses, search spaces, Optuna.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -18,9 +17,10 @@ from safetensors.torch import load, save
 from torch import nn
 
 import factotum
-from factotum.core.checks import UserError, unknown
+from factotum.core.checks import UserError
 from factotum.core.config import from_json_dict, to_json_dict
-from factotum.core.files import read_json, write_bytes_atomic, write_json_atomic
+from factotum.core.files import write_bytes_atomic, write_json_atomic
+from factotum.core.weights import find_folder, load_fitting, read_sizes, shipped_names
 from factotum.samplers.acquisition import AcquisitionCore as AcquisitionCore
 from factotum.samplers.axial import AxialCore as AxialCore
 from factotum.samplers.config import SamplerConfig as SamplerConfig
@@ -28,6 +28,7 @@ from factotum.samplers.plain import DNCCore as DNCCore
 from factotum.samplers.plain import LSTMCore as LSTMCore
 
 FORMAT_VERSION = 1
+SYSTEM = "samplers"
 SHIPPED = Path(factotum.__file__).parent / "weights"
 
 SamplerCore = LSTMCore | DNCCore | AxialCore | AcquisitionCore
@@ -61,17 +62,13 @@ def save_core(core: SamplerCore, folder: Path | str) -> None:
     folder = Path(folder)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in core.state_dict().items()}
     write_bytes_atomic(folder / "model.safetensors", save(weights))
-    config = {"format_version": FORMAT_VERSION, "system": "samplers", "config": to_json_dict(core.config)}
+    config = {"format_version": FORMAT_VERSION, "system": SYSTEM, "config": to_json_dict(core.config)}
     write_json_atomic(folder / "config.json", config)
 
 
 def shipped_cores() -> list[str]:
     """Names of the sampler weights that come with the package."""
-    return sorted(
-        path.parent.name
-        for path in SHIPPED.glob("*/config.json")
-        if _header(read_json(path))[0] == "samplers"
-    )
+    return shipped_names(SHIPPED, SYSTEM)
 
 
 def load_core(name_or_folder: Path | str) -> SamplerCore:
@@ -84,32 +81,10 @@ def load_core(name_or_folder: Path | str) -> SamplerCore:
         UserError: an unknown name, missing or torn files, another system or format version, weights that do
             not fit the configuration or are not finite.
     """
-    folder = _folder(name_or_folder)
-    stored = read_json(folder / "config.json")
-    if _header(stored) != ("samplers", FORMAT_VERSION):
-        system, version = _header(stored)
-        raise UserError(
-            f"{folder}: expected weights of system 'samplers', version {FORMAT_VERSION}, got {system!r}, "
-            f"version {version!r}"
-        )
-    if not isinstance(stored.get("config"), dict):
-        raise UserError(f"{folder}/config.json: expected a key 'config' with the sizes, got {sorted(stored)}")
-    core = make_core(from_json_dict(SamplerConfig, stored["config"]))
+    folder = find_folder(name_or_folder, SHIPPED, SYSTEM)
+    core = make_core(from_json_dict(SamplerConfig, read_sizes(folder, SYSTEM, FORMAT_VERSION)))
     _load_weights(core, folder / "model.safetensors")
     return core.eval().requires_grad_(False)
-
-
-def _folder(name_or_folder: Path | str) -> Path:
-    shipped = SHIPPED / Path(name_or_folder).name
-    if str(name_or_folder) == shipped.name and (shipped / "config.json").is_file():
-        return shipped
-    if os.path.isdir(name_or_folder):  # unlike `Path`, does not take "" for the working directory
-        return Path(name_or_folder)
-    raise unknown("weights", str(name_or_folder), shipped_cores())
-
-
-def _header(stored: object) -> tuple[object, object]:
-    return (stored.get("system"), stored.get("format_version")) if isinstance(stored, dict) else (None, None)
 
 
 def _load_weights(core: nn.Module, path: Path) -> None:
@@ -119,14 +94,4 @@ def _load_weights(core: nn.Module, path: Path) -> None:
         raise UserError(f"expected weights in {path}, found no such file") from error
     except SafetensorError as error:
         raise UserError(f"expected weights in {path}, got a file that does not parse: {error}") from error
-    own = core.state_dict()
-    missing, extra = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-    shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
-    if missing or extra or shapes:
-        raise UserError(
-            f"{path}: weights do not fit: missing {missing[:3]}, unknown {extra[:3]}, other shapes {shapes[:3]}"
-        )
-    for name, tensor in weights.items():
-        if not bool(tensor.isfinite().all()):
-            raise UserError(f"{path}: expected finite weights, got others in {name}")
-    core.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in weights.items()})
+    load_fitting(core, weights, path, finite=True)
