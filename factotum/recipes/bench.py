@@ -16,7 +16,7 @@ from factotum.recipes.bench_report import write_bench_report
 from factotum.recipes.bench_rivals import SWEPT, Rival, choose, learned
 from factotum.recipes.bench_runs import Protocol, expected_runs, require_same_task, sweep
 from factotum.recipes.bench_summary import standings, table_lines
-from factotum.recipes.bench_task import load_function
+from factotum.recipes.user_function import load_function
 from factotum.training.provenance import record_command
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from factotum.core.checks import UserError, unknown
+from factotum.recipes.user_function import load_function
 from factotum.samplers.study import suggest
 
 NUMBER = re.compile(
@@ -152,19 +150,7 @@ def callable_objective(name: str, space: Mapping[str, Any]) -> Callable[[Any], f
     Raises:
         UserError: no such module or function, or it does not take the parameters.
     """
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        raise UserError(f"callable: expected MODULE:FUNCTION, got {name!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"callable: cannot import {module_name}: {error}") from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        public = [one for one in dir(module) if callable(getattr(module, one)) and not one.startswith("_")]
-        raise unknown(f"function in {module_name}", attribute, public)
+    function = load_function("callable", name)
     signature = inspect.signature(function)
     if list(signature.parameters) == [TRIAL] and TRIAL not in space:
         return lambda trial: (suggest(trial, space), function(trial))[1]

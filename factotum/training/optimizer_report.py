@@ -13,11 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from factotum.core.files import read_json_lines, write_bytes_atomic
 from factotum.training import report_html as html
 from factotum.training.report import write_report
-from factotum.training.report_plots import COLOURS, SOFT, STYLE, svg
-from factotum.training.search_report import png
+from factotum.training.report_plots import COLOURS, SOFT, STYLE
+from factotum.training.search_report import panels_of, plot, png
 
 Families = Mapping[str, Mapping[str, Any]]
-COLUMNS = 3
 
 
 def write_optimizer_report(
@@ -42,8 +41,8 @@ def write_optimizer_report(
         metrics = read_json_lines(run / "metrics.jsonl")
         sections = [
             ("Held-out problems", _table(measured)),
-            ("Held-out problems by step", _plot(svg(figure))),
-            ("Held-out problems over training", _plot(svg(progress_figure(metrics)))),
+            ("Held-out problems by step", plot(figure)),
+            ("Held-out problems over training", plot(progress_figure(metrics))),
         ]
     return write_report(run, None, out=out, title=title, sections=sections)
 
@@ -55,7 +54,7 @@ def curves_figure(curves: Families) -> Figure:
     1
     """
     with matplotlib.rc_context(STYLE):
-        figure, panels = _panels(len(curves))
+        figure, panels = panels_of(len(curves), columns=3, height=2.3)
         for axes, (family, lines) in zip(panels, curves.items(), strict=True):
             for index, (name, line) in enumerate(lines.items()):
                 colour = SOFT if name == "untrained" else COLOURS[index % len(COLOURS)]
@@ -79,7 +78,7 @@ def progress_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     lines = [line for line in metrics if "held_out" in line]
     families = list(lines[-1]["held_out"]) if lines else []
     with matplotlib.rc_context(STYLE):
-        figure, panels = _panels(len(families))
+        figure, panels = panels_of(len(families), columns=3, height=2.3)
         for axes, family in zip(panels, families, strict=True):
             steps = [line["step"] for line in lines]
             values = [line["held_out"][family]["core"] for line in lines]
@@ -104,14 +103,6 @@ def best_rival(lines: Mapping[str, float]) -> tuple[str, float]:
     return min(rivals, key=lambda one: one[1])
 
 
-def _panels(count: int) -> tuple[Figure, list[Any]]:
-    rows = max(1, -(-count // COLUMNS))
-    figure = Figure(figsize=(9.6, 2.3 * rows), layout="constrained")
-    return figure, [
-        figure.add_subplot(rows, min(COLUMNS, max(1, count)), index + 1) for index in range(count)
-    ]
-
-
 def _table(measured: Mapping[str, Any]) -> str:
     names = list(next(iter(measured["held_out"].values())))
     rows, won = [], 0
@@ -127,7 +118,3 @@ def _table(measured: Mapping[str, Any]) -> str:
         f"both rivals in {won} of {len(rows)} families."
     )
     return f"<p>{note}</p>" + html.plain_table(("family", *names, "core, last step"), rows)
-
-
-def _plot(picture: str) -> str:
-    return f'<figure class="plot">{picture}</figure>'

@@ -40,10 +40,15 @@ def write_search_report(
         write_bytes_atomic(run / "held_out.png", png(figure))
         metrics = read_json_lines(run / "metrics.jsonl")
         sections = [
-            ("Held-out functions", _table(measured) + _plot(svg(figure))),
-            ("Held-out functions over training", _plot(svg(progress_figure(metrics)))),
+            ("Held-out functions", _table(measured) + plot(figure)),
+            ("Held-out functions over training", plot(progress_figure(metrics))),
         ]
     return write_report(run, None, out=out, title=title, sections=sections)
+
+
+def plot(figure: Figure) -> str:
+    """A figure as part of a page."""
+    return f'<figure class="plot">{svg(figure)}</figure>'
 
 
 def png(figure: Figure) -> bytes:
@@ -60,7 +65,7 @@ def search_figure(curves: Curves) -> Figure:
     1
     """
     with matplotlib.rc_context(STYLE):
-        figure, panels = _panels(len(curves))
+        figure, panels = panels_of(len(curves))
         for axes, (name, lines) in zip(panels, curves.items(), strict=True):
             for index, (label, best) in enumerate(lines.items()):
                 colour = SOFT if label == "random" else COLOURS[index % len(COLOURS)]
@@ -84,7 +89,7 @@ def progress_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     names = list(lines[-1]["held_out"]) if lines else []
     groups = list(dict.fromkeys(name.split("/")[0] for name in names))
     with matplotlib.rc_context(STYLE):
-        figure, panels = _panels(len(groups))
+        figure, panels = panels_of(len(groups))
         for axes, group in zip(panels, groups, strict=True):
             mine = [name for name in names if name.split("/")[0] == group]
             for index, name in enumerate(mine):
@@ -105,10 +110,13 @@ def _draw_progress(axes: Any, lines: Sequence[Mapping[str, Any]], name: str, col
     axes.axhline(shown[-1]["random"][name], color=colour, linewidth=0.9, linestyle="--")
 
 
-def _panels(count: int) -> tuple[Figure, list[Any]]:
-    rows = max(1, (count + 1) // 2)
-    figure = Figure(figsize=(9.6, 2.9 * rows), layout="constrained")
-    return figure, [figure.add_subplot(rows, min(2, count), index + 1) for index in range(count)]
+def panels_of(count: int, columns: int = 2, height: float = 2.9) -> tuple[Figure, list[Any]]:
+    """A figure of so many panels in rows of so many columns, `height` inches a row; and the panels."""
+    rows = max(1, -(-count // columns))
+    figure = Figure(figsize=(9.6, height * rows), layout="constrained")
+    return figure, [
+        figure.add_subplot(rows, min(columns, max(1, count)), index + 1) for index in range(count)
+    ]
 
 
 def _table(measured: Mapping[str, Any]) -> str:
@@ -120,7 +128,3 @@ def _table(measured: Mapping[str, Any]) -> str:
     ]
     note = f"Mean best value after {measured['step']:,} training steps; lower is better."
     return f"<p>{note}</p>" + html.plain_table(head, rows)
-
-
-def _plot(picture: str) -> str:
-    return f'<figure class="plot">{picture}</figure>'
