@@ -24,6 +24,18 @@ def straight_through_clip(x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
     return x + (x.clamp(-LOG_STEP_LIMIT, LOG_STEP_LIMIT) - x).detach()
 
 
+def straight_through_floor(x: Float[Tensor, " ..."], least: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
+    """At least `least`; gradients pass as if x was.
+
+    >>> import torch
+    >>> x = torch.tensor([1.0, -5.0], requires_grad=True)
+    >>> y = straight_through_floor(x, torch.tensor([-torch.inf, -2.0]))
+    >>> y.tolist(), torch.autograd.grad(y.sum(), x)[0].tolist()
+    ([1.0, -2.0], [1.0, 1.0])
+    """
+    return x + (x.maximum(least) - x).detach()
+
+
 def decay(logit: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
     """The sigmoid, kept away from 0 and 1.
 

@@ -32,6 +32,10 @@ class HierarchicalRNNConfig:
         attention: gradients are taken at a location of its own (paper; off in the released code).
         least_rate: lower end of the random initial learning rates.
         greatest_rate: upper end.
+        floor_steps: τ, steps after which learned rates may have fallen to a half, see `factotum.optim.pace`; 0 for no
+            floor under them (paper, released code).
+        fan_in: inputs of a unit above which the initial learning rates of its weights are lower in use, as the square
+            root of their number; 0 for the same rates everywhere (paper, released code).
 
     Raises:
         UserError: a size below 1, an unknown choice, or rates that are not 0 < least <= greatest.
@@ -53,12 +57,15 @@ class HierarchicalRNNConfig:
     attention: bool = False
     least_rate: float = 1e-6
     greatest_rate: float = 1e-2
+    floor_steps: int = 0
+    fan_in: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("parameter_units", "tensor_units", "global_units", "scales"):
+        sizes = dict.fromkeys(("parameter_units", "tensor_units", "global_units", "scales"), 1)
+        for name, least in {**sizes, "floor_steps": 0, "fan_in": 0}.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"{name}: expected a whole number of at least 1, got {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"{name}: expected a whole number of at least {least}, got {value!r}")
         for name in ("gradient_products", "gradient_shortcut", "attention"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name}: expected true or false, got {getattr(self, name)!r}")
@@ -116,9 +123,12 @@ def paper_config(*, attention: bool = True) -> HierarchicalRNNConfig:
 def shipped_config(*, attention: bool = False) -> HierarchicalRNNConfig:
     """What the shipped weights are trained with: the released code's features, the paper's global input.
 
-    Initial learning rates are higher than the paper's, whose first forty steps went by until they had grown.
+    Initial learning rates are higher than the paper's, whose first forty steps went by until they had grown, but
+    lower for units of many inputs; a floor under learned rates keeps it from stalling.
 
-    >>> shipped_config().least_rate, shipped_config().greatest_rate
-    (0.001, 0.1)
+    >>> shipped_config().least_rate, shipped_config().greatest_rate, shipped_config().floor_steps
+    (0.001, 0.1, 300)
     """
-    return HierarchicalRNNConfig(attention=attention, least_rate=1e-3, greatest_rate=1e-1)
+    return HierarchicalRNNConfig(
+        attention=attention, least_rate=1e-3, greatest_rate=1e-1, floor_steps=300, fan_in=16
+    )

@@ -24,10 +24,11 @@ from factotum.nn.gated import BiasedGRUCell
 from factotum.optim.bounds import GREATEST_DECAY as GREATEST_DECAY
 from factotum.optim.bounds import LEAST_DECAY as LEAST_DECAY
 from factotum.optim.bounds import LOG_STEP_LIMIT as LOG_STEP_LIMIT
-from factotum.optim.bounds import decay, straight_through_clip
+from factotum.optim.bounds import decay, straight_through_clip, straight_through_floor
 from factotum.optim.config import HierarchicalRNNConfig
-from factotum.optim.features import average, feature_names, features
+from factotum.optim.features import LARGEST, average, feature_names, features
 from factotum.optim.layout import Layout
+from factotum.optim.pace import first_pace, floor, next_pace
 from factotum.optim.state import OptimizerState as OptimizerState
 from factotum.optim.state import Slots as Slots
 from factotum.optim.state import Step as Step
@@ -40,9 +41,11 @@ class HierarchicalRNNCore(nn.Module):
     For each scalar, with h its new state, m its scaled gradients and $\bar\eta$ its averaged log learning rate,
     $$d = w_d^\top h + w_m^\top m,\quad \hat d = d / \sqrt{\mathrm{mean}\,d^2 + 10^{-16}},\quad
     \eta = \mathrm{clip}(\bar\eta + w_\eta^\top h + b_\eta, \pm 33),$$
-    $$\theta \leftarrow \theta - e^{\eta + c}\,\hat d,\quad \bar\eta \leftarrow k \bar\eta + (1 - k) \eta .$$
-    The mean goes over the scalars of the tensor; gradients pass the clip unchanged. Decays of the next step's
-    averages are sigmoids of affine functions of h, and 0 in the first step.
+    $$\theta \leftarrow \theta - e^{\eta + c}\,\hat d,\quad
+    \bar\eta \leftarrow \max(k \bar\eta + (1 - k) \eta, \mathrm{floor}) .$$
+    The floor is that of `factotum.optim.pace`, if the configuration wants one. The mean goes over the scalars of the
+    tensor; gradients pass the clip and the floor unchanged. Decays of the next step's averages are sigmoids of affine
+    functions of h, and 0 in the first step.
 
     Args:
         config: sizes and choices; torch's global generator draws the weights.
@@ -109,11 +112,18 @@ class HierarchicalRNNCore(nn.Module):
 
         >>> names = HierarchicalRNNCore(HierarchicalRNNConfig()).sum_names()
         >>> len(names), names[0], names[10], names[-2:]
-        (24, 'hidden_0', 'scaled_0', ('direction_squared', 'log_rate'))
+        (25, 'hidden_0', 'scaled_0', ('log_rate', 'gradient_size'))
         """
         hidden = (f"hidden_{i}" for i in range(self.config.parameter_units))
         attended = ("attended_squared",) if self.config.attention else ()
-        return (*hidden, *feature_names(self.config), "direction_squared", "log_rate", *attended)
+        return (
+            *hidden,
+            *feature_names(self.config),
+            "direction_squared",
+            "log_rate",
+            *attended,
+            "gradient_size",
+        )
 
     def initial_state(self, layout: Layout, generator: torch.Generator | None) -> OptimizerState:
         """Learned states for everything, random learning rates.
@@ -129,7 +139,8 @@ class HierarchicalRNNCore(nn.Module):
             self.parameter_start.repeat(P, 1), zeros_PS, zeros_PS, zeros_P, zeros_P,
             self.initial_log_rates(layout, generator),
         )  # fmt: skip
-        return OptimizerState(slots, self.tensor_start.repeat(N, 1), self.global_start.repeat(B, 1))
+        upper = self.tensor_start.repeat(N, 1), self.global_start.repeat(B, 1)
+        return OptimizerState(slots, *upper, first_pace(N, self.step_offset.detach()))
 
     def initial_log_rates(self, layout: Layout, generator: torch.Generator | None) -> Float[Tensor, " P"]:
         r"""$u_1 + u_2$ with $u_1$ per scalar and $u_2$ per tensor, both $U(\frac12 \log r_-, \frac12 \log r_+)$."""
@@ -159,7 +170,8 @@ class HierarchicalRNNCore(nn.Module):
         self._check(gradient_P, state, layout)
         bias_NE = self.biases(state.tensor_NT, state.global_BG, layout)
         mean_N = self.mean_log_rates(state.slots.log_rate_P, layout)
-        swept = self.sweep(gradient_P, state.slots, bias_NE, mean_N, layout)
+        floor_N = floor(state.pace_N4, self.config)
+        swept = self.sweep(gradient_P, state.slots, bias_NE, mean_N, floor_N, layout)
         counts_N = layout.counts_N(swept.sums_NK)
         rms_N, attended_rms_N = self.scales(swept.sums_NK, counts_N)
         update_P = self.finish(swept.direction_P, swept.log_step_P, layout.to_scalars(rms_N))
@@ -167,7 +179,8 @@ class HierarchicalRNNCore(nn.Module):
         if swept.attended_P is not None and attended_rms_N is not None:
             attended_P = _move(swept.attended_P, swept.log_step_P, layout.to_scalars(attended_rms_N))
         upper = self.upward(swept.sums_NK, counts_N, state, layout)
-        return Step(update_P, attended_P), OptimizerState(swept.slots, *upper)
+        pace_N4 = self.paces(swept.sums_NK, counts_N, state.pace_N4)
+        return Step(update_P, attended_P), OptimizerState(swept.slots, *upper, pace_N4)
 
     def _check(self, gradient_P: Tensor, state: OptimizerState, layout: Layout) -> None:
         got = (gradient_P.numel(), len(state.slots.hidden_PH), len(state.tensor_NT), len(state.global_BG))
@@ -198,6 +211,7 @@ class HierarchicalRNNCore(nn.Module):
         slots: Slots,
         bias_NE: Float[Tensor, "N E"],
         mean_log_rate_N: Float[Tensor, " N"],
+        floor_N: Float[Tensor, " N"],
         layout: Layout,
     ) -> Sweep:
         """Everything that happens per scalar; may be called for parts of a tensor, sums then add up.
@@ -207,6 +221,7 @@ class HierarchicalRNNCore(nn.Module):
             slots: of the step before.
             bias_NE: of `biases`.
             mean_log_rate_N: of `mean_log_rates`.
+            floor_N: of `factotum.optim.pace.floor`.
             layout: which tensor each scalar is of (problems are not looked at).
         """
         config, dtype = self.config, self.readout.dtype
@@ -218,11 +233,14 @@ class HierarchicalRNNCore(nn.Module):
         change_P, gradient_logit_P, square_logit_P, direction_P, attended_P = self._read(h_PH, x_PF)
         log_step_P = straight_through_clip(slots.log_rate_P + change_P)
         momentum = self.rate_momentum.sigmoid()
-        log_rate_P = torch.lerp(log_step_P, slots.log_rate_P, momentum)
+        log_rate_P = straight_through_floor(
+            torch.lerp(log_step_P, slots.log_rate_P, momentum), layout.to_scalars(floor_N.to(dtype))
+        )
         after = Slots(h_PH, *averages, decay(gradient_logit_P), decay(square_logit_P), log_rate_P)
         columns = [direction_P.square(), log_rate_P]
         if attended_P is not None:
             columns.append(attended_P.square())
+        columns.append(gradient_P.to(dtype).abs().clamp(max=LARGEST))
         summed_PK = torch.cat([h_PH, x_PF, torch.stack(columns, 1)], 1)
         return Sweep(direction_P, attended_P, log_step_P, after, layout.tensor_sum(summed_PK))
 
@@ -248,6 +266,17 @@ class HierarchicalRNNCore(nn.Module):
         counts_N = counts_N.clamp_min(1)
         rms_N = (squares_N / counts_N + 1e-16).sqrt()
         return rms_N if self.config.normalise == "rms" else rms_N * counts_N.rsqrt()
+
+    def log_rates(self, sums_NK: Float[Tensor, "N K"], counts_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """Means of the averaged log learning rates, from sums of `sweep`."""
+        return sums_NK[:, self.config.parameter_units + self.config.features + 1] / counts_N.clamp_min(1)
+
+    def paces(
+        self, sums_NK: Float[Tensor, "N K"], counts_N: Float[Tensor, " N"], pace_N4: Float[Tensor, "N 4"]
+    ) -> Float[Tensor, "N 4"]:
+        """What the next floor is made of, from sums of `sweep`."""
+        size_N = sums_NK[:, -1] / counts_N.clamp_min(1)
+        return next_pace(pace_N4, self.log_rates(sums_NK, counts_N), size_N)
 
     def finish(
         self,

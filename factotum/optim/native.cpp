@@ -11,7 +11,7 @@
 // Magnitudes are told by their differences to the first, one fewer than the gammas, which are linear in them.
 enum { MAGNITUDES = PRODUCTS ? 2 * SCALES - 1 : SCALES, RELATIVE_RATE = MAGNITUDES + SCALES - 1, HIDDEN };
 enum { INPUTS = HIDDEN + UNITS, FEATURES = HIDDEN + 1, READOUTS = 4 + ATTENTION };
-enum { SUMS = UNITS + FEATURES + 2 + ATTENTION };
+enum { SUMS = UNITS + FEATURES + 3 + ATTENTION };
 enum { BLOCK = WIDE * LANES, GROUP = 2 * WIDE };
 enum { CHUNK = 4096 };  // sums are formed in chunks, then over them, whatever the threads
 enum { RESET, KEEP, CANDIDATE };
@@ -51,11 +51,11 @@ template <int N, class F> INLINE void in_groups(F f) {
 struct Context {
     const Weights &w;
     const Job &job;
-    float bias[3][UNITS], mean_log_rate;
+    float bias[3][UNITS], mean_log_rate, least_log_rate;
     bool stochastic;
     U random;
     V input_sums[INPUTS], hidden_sums[UNITS];  // of the inputs the features alone are used
-    V squared_sum, rate_sum, attended_sum;
+    V squared_sum, rate_sum, attended_sum, size_sum;
 
     // New random bits in every lane: Marsaglia's xorshift.
     const U *chance() {
@@ -75,7 +75,7 @@ template <bool WHOLE> struct Block {
     int64_t first;
     int count[WIDE];
     I inside[WIDE];
-    V inputs[INPUTS * WIDE], hidden[UNITS * WIDE], squared[WIDE], attended_squared[WIDE], rate[WIDE];
+    V inputs[INPUTS * WIDE], hidden[UNITS * WIDE], squared[WIDE], attended_squared[WIDE], rate[WIDE], size[WIDE];
 
     Block(Context &c, int64_t first, int64_t last) : c(c), w(c.w), job(c.job), first(first) {
         for (int v = 0; v < WIDE; v++) {
@@ -110,6 +110,7 @@ template <bool WHOLE> struct Block {
         V ratio[SCALES * WIDE], size[SCALES * WIDE], g[WIDE], decay[WIDE], square_decay[WIDE];
         each<WIDE>([&](int v) INLINE_LAMBDA {
             g[v] = clamp(get(job.gradient, v), -w.gradient_limit, w.gradient_limit);
+            this->size[v] = absolute(g[v]);
             decay[v] = get(job.gradient_decay, v);
             square_decay[v] = get(job.square_decay, v);
             inputs[RELATIVE_RATE * WIDE + v] = get(job.log_rate, v) - c.mean_log_rate;
@@ -196,7 +197,8 @@ template <bool WHOLE> struct Block {
         each<WIDE>([&](int v) INLINE_LAMBDA {
             V before = get(job.log_rate, v), direction = out[DIRECTION * WIDE + v];
             V log_step = clamp(before + out[LOG_STEP * WIDE + v], -w.step_limit, w.step_limit);
-            rate[v] = log_step + w.log_rate_kept * (before - log_step);
+            V kept = log_step + w.log_rate_kept * (before - log_step), least = broadcast(c.least_log_rate);
+            rate[v] = pick(kept > least, kept, least);
             squared[v] = direction * direction;
             put(job.log_rate, v, rate[v]);
             put(job.gradient_decay, v, out[GRADIENT_DECAY * WIDE + v]);
@@ -223,6 +225,7 @@ template <bool WHOLE> struct Block {
         add(c.squared_sum, squared);
         add(c.rate_sum, rate);
         if (ATTENTION) add(c.attended_sum, attended_squared);
+        add(c.size_sum, size);
     }
 };
 
@@ -235,8 +238,8 @@ static double total(V x) {
 }
 
 static void sweep_chunk(const Weights &w, const Job &job, const Chunk &chunk, const float *bias, float mean_log_rate,
-                        int64_t seed, double *sums) {
-    Context c{w, job, {}, mean_log_rate, seed >= 0};
+                        float least_log_rate, int64_t seed, double *sums) {
+    Context c{w, job, {}, mean_log_rate, least_log_rate, seed >= 0};
     for (int gate = RESET; gate <= CANDIDATE; gate++)
         for (int u = 0; u < UNITS; u++)
             c.bias[gate][u] = bias[gate * UNITS + u] * (gate == CANDIDATE ? 2.0f * LOG2E : -LOG2E);
@@ -254,6 +257,7 @@ static void sweep_chunk(const Weights &w, const Job &job, const Chunk &chunk, co
     *sums++ = total(c.squared_sum);
     *sums++ = total(c.rate_sum);
     if (ATTENTION) *sums++ = total(c.attended_sum);
+    *sums++ = total(c.size_sum);
 }
 
 static void finish_chunk(const FinishJob &job, const Chunk &chunk, float scale, float kept) {
@@ -269,13 +273,13 @@ static void finish_chunk(const FinishJob &job, const Chunk &chunk, float scale, 
 
 // These return 0, or 1 where there was no memory; then nothing was changed.
 extern "C" int64_t sweep(const Weights *weights, const Job *jobs, int64_t count, const float *biases,
-                         const float *mean_log_rates, float *sums, int64_t seed, int64_t threads) try {
+                         const float *mean_log_rates, const float *least_log_rates, float *sums, int64_t seed, int64_t threads) try {
     std::vector<Chunk> parts = chunks(jobs, count, CHUNK);
     std::vector<double> partial(parts.size() * SUMS), total(count * SUMS);
     in_parallel(parts.size(), threads, [&](int64_t i) {
         int64_t job = parts[i].job;
         const float *bias = biases + job * 3 * UNITS;
-        sweep_chunk(*weights, jobs[job], parts[i], bias, mean_log_rates[job], seed, &partial[i * SUMS]);
+        sweep_chunk(*weights, jobs[job], parts[i], bias, mean_log_rates[job], least_log_rates[job], seed, &partial[i * SUMS]);
     });
     for (size_t i = 0; i < parts.size(); i++)
         for (int k = 0; k < SUMS; k++) total[parts[i].job * SUMS + k] += partial[i * SUMS + k];

@@ -4,7 +4,7 @@ It computes what `HierarchicalRNNCore.sweep` and `finish` compute, in single pre
 gradient's types, reading and writing each number of the state once:
 
     kernel = pack(core)                        # once; again when the weights change
-    sums_NK = sweep_(kernel, gradients, slots, bias_NE, mean_log_rate_N, steps)        # slots and steps change
+    sums_NK = sweep_(kernel, gradients, slots, bias_NE, mean_log_rate_N, floor_N, steps)        # slots and steps change
     rms_N, _ = core.scales(sums_NK, counts_N)
     finish_(parameters, steps, lr / rms_N)     # theta <- theta - lr / rms * step
 
@@ -136,6 +136,7 @@ def sweep_(
     slots: Sequence[Slots],
     bias_NE: Float[Tensor, "N E"],
     mean_log_rate_N: Float[Tensor, " N"],
+    floor_N: Float[Tensor, " N"],
     steps: Sequence[Float[Tensor, " ..."]],
     attended: Sequence[Float[Tensor, " ..."]] | None = None,
     *,
@@ -150,6 +151,7 @@ def sweep_(
             others (...); each float32 or bfloat16.
         bias_NE: of `HierarchicalRNNCore.biases`.
         mean_log_rate_N: what log learning rates are relative to.
+        floor_N: the least that they may be after the step.
         steps: float32, filled with $e^{\eta + c} d$, to be divided by the tensor's scale.
         attended: with attention: float32, filled with $e^{\eta}$ times the attended direction.
         seed: of the chance by which bfloat16 slots are rounded, different in every step; None rounds them to the
@@ -163,7 +165,15 @@ def sweep_(
     """
     gradients = [gradient.contiguous() for gradient in gradients]
     further = attended if attended is not None else [None] * len(steps)
-    counts = {len(gradients), len(slots), len(steps), len(further), len(bias_NE), len(mean_log_rate_N)}
+    counts = {
+        len(gradients),
+        len(slots),
+        len(steps),
+        len(further),
+        len(bias_NE),
+        len(mean_log_rate_N),
+        len(floor_N),
+    }
     if len(counts) != 1 or (attended is not None) != kernel.config.attention:
         raise UserError(
             f"sweep_: expected as many of everything, attended {'with' if kernel.config.attention else 'without'} "
@@ -171,7 +181,8 @@ def sweep_(
             f"{0 if attended is None else len(attended)} attended, {len(bias_NE)} biases"
         )
     jobs = [_job(kernel.config, *parts) for parts in zip(gradients, slots, steps, further, strict=True)]
-    biases, means = (x.detach().to("cpu", torch.float32).contiguous() for x in (bias_NE, mean_log_rate_N))
+    rows = (bias_NE, mean_log_rate_N, floor_N)
+    biases, means, floors = (x.detach().to("cpu", torch.float32).contiguous() for x in rows)
     if biases.shape[1:] != (3 * kernel.config.parameter_units,):
         raise UserError(
             f"sweep_: expected biases of {3 * kernel.config.parameter_units}, got {tuple(biases.shape)}"
@@ -181,7 +192,7 @@ def sweep_(
     _check_memory(
         kernel.library.sweep(
             kernel.weights.data_ptr(), table.data_ptr(), len(jobs), biases.data_ptr(), means.data_ptr(),
-            sums_NK.data_ptr(), -1 if seed is None else seed % 2**62, _threads(gradients),
+            floors.data_ptr(), sums_NK.data_ptr(), -1 if seed is None else seed % 2**62, _threads(gradients),
         )
     )  # fmt: skip
     return sums_NK

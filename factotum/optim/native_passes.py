@@ -71,7 +71,10 @@ class NativePasses:
         self.attended = [torch.empty_like(step) for step in self.steps] if attention else None
 
     def first(
-        self, bias_NE: Float[Tensor, "N E"], mean_log_rate_N: Float[Tensor, " N"]
+        self,
+        bias_NE: Float[Tensor, "N E"],
+        mean_log_rate_N: Float[Tensor, " N"],
+        floor_N: Float[Tensor, " N"],
     ) -> Float[Tensor, "N K"]:
         """Step the slots; sums over each tensor."""
         slots = [Slots(*(local_part(work.state[name]) for name in SCALAR_SLOTS)) for work in self.works]
@@ -79,7 +82,15 @@ class NativePasses:
         rounded = any(slot.dtype == torch.bfloat16 for each in slots for slot in each)
         seed = int(max(work.state["step"] for work in self.works)) if rounded else None
         return native.sweep_(
-            self.kernel, gradients, slots, bias_NE, mean_log_rate_N, self.steps, self.attended, seed=seed
+            self.kernel,
+            gradients,
+            slots,
+            bias_NE,
+            mean_log_rate_N,
+            floor_N,
+            self.steps,
+            self.attended,
+            seed=seed,
         )
 
     def second(

@@ -1,6 +1,6 @@
 // The pass of native.cpp for meta-training: all of a step that happens per scalar, out of place, and its gradient.
 // Compiled by training_core.py at first use; it knows nothing of torch. The equations are those of
-// HierarchicalRNNCore's mean_log_rates, sweep, scales and finish.
+// HierarchicalRNNCore's mean_log_rates, sweep, scales and finish; the floor under log rates lets gradients pass.
 // Everything per scalar lies feature by feature: row r of a tensor holds one number for each scalar.
 #include "native_vectors.h"
 
@@ -17,7 +17,7 @@ enum { CHANGE, GRADIENT_DECAY, SQUARE_DECAY, DIRECTION };
 // tensors, or one tensor. `factor` is what the root mean square is multiplied by.
 struct Inputs {
     const int32_t *tensor, *group;
-    const float *counts, *group_counts, *factor;
+    const float *counts, *group_counts, *factor, *floor;
     const float *gradient, *hidden, *mean, *square, *gradient_decay, *square_decay, *log_rate, *bias;
     const float *input, *gates, *candidate, *readout, *readout_bias, *shortcut, *kept, *offset;
 };
@@ -404,7 +404,9 @@ extern "C" void training_forward(const Inputs *in, const Outputs *out, const Siz
         }
         store(out->gradient_decay, p.at, p.count, clamp(s.sigmoid[0], LEAST, GREATEST));
         store(out->square_decay, p.at, p.count, clamp(s.sigmoid[1], LEAST, GREATEST));
-        store(out->log_rate, p.at, p.count, s.new_log_rate);
+        V floor[1];
+        p.gather<1>(in->floor, floor);
+        store(out->log_rate, p.at, p.count, pick(s.new_log_rate > floor[0], s.new_log_rate, floor[0]));
         V row[SUMS], square[1] = {s.out[DIRECTION] * s.out[DIRECTION]};
         for (int u = 0; u < UNITS; u++) row[u] = s.hidden[u];
         for (int f = 0; f < FEATURES; f++) row[UNITS + f] = s.x[f];

@@ -1,9 +1,9 @@
 """State that the optimizer keeps for each parameter, in the form that `state_dict` has: named tensors.
 
 `hidden`, `gradient`, `square` have a leading dimension (10, 4 and 4 as shipped) before the parameter's own;
-`gradient_decay`, `square_decay` and `log_rate` have the parameter's shape; `tensor` (20 numbers), `log_rate_mean` and
-`step` belong to the whole tensor. One parameter keeps `global`, the state of the whole problem. With attention,
-`swap` holds the true parameter while training and the attended one while evaluating.
+`gradient_decay`, `square_decay` and `log_rate` have the parameter's shape; `tensor` (20 numbers), `log_rate_mean`,
+`pace` (4 numbers) and `step` belong to the whole tensor. One parameter keeps `global`, the state of the whole
+problem. With attention, `swap` holds the true parameter while training and the attended one while evaluating.
 What it does not know: gradients, groups of parameters.
 """
 
@@ -19,12 +19,13 @@ from torch import Tensor
 from factotum.core.checks import UserError
 from factotum.core.seeding import torch_generator
 from factotum.optim.model import HierarchicalRNNCore
+from factotum.optim.pace import first_pace
 from factotum.optim.sharding import is_split, local_part, part_beside, zeros_beside
 
 SCALAR_SLOTS = ("hidden", "gradient", "square", "gradient_decay", "square_decay", "log_rate")
 """One or several numbers for each scalar, in the order of `factotum.optim.model.Slots`."""
 
-TENSOR_SLOTS = ("tensor", "log_rate_mean", "step")
+TENSOR_SLOTS = ("tensor", "log_rate_mean", "pace", "step")
 """One or several numbers for the whole tensor, always in full precision."""
 
 GLOBAL, SWAP = "global", "swap"
@@ -62,23 +63,30 @@ def new_state(
     device = local_part(parameter).device
     start = core.parameter_start.to(device, dtype)
     local_part(state["hidden"]).copy_(start.reshape(-1, *(1,) * parameter.dim()))
-    rates = _initial_log_rates(core, parameter.numel(), torch_generator(*seed))
+    rates = _initial_log_rates(core, parameter.shape, torch_generator(*seed))
     whole = part_beside(rates.reshape(parameter.shape), parameter)
     local_part(state["log_rate"]).copy_(local_part(whole))
     wide = core.tensor_start.dtype
     state["tensor"] = core.tensor_start.detach().to(device, copy=True)
     mean = rates.mean() if rates.numel() else rates.sum()
     state["log_rate_mean"] = mean.to(device, wide)
+    state["pace"] = first_pace(1, state["tensor"])[0]
     state["step"] = torch.zeros((), dtype=torch.float32, device=device)
     return state
 
 
-def _initial_log_rates(core: HierarchicalRNNCore, size: int, generator: torch.Generator) -> Tensor:
-    """The core's of one tensor, always drawn whole and on the CPU, with no more memory than they take."""
+def _initial_log_rates(core: HierarchicalRNNCore, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """The core's of one tensor, always drawn whole and on the CPU, with no more memory than they take.
+
+    A step of one size in all weights of a unit moves it the further the more inputs it has, so its rates are lower.
+    """
+    size = shape.numel()
     low, high = (0.5 * math.log(rate) for rate in (core.config.least_rate, core.config.greatest_rate))
     own_P = torch.rand(size, generator=generator, dtype=torch.float32)
     shared = torch.rand(1, generator=generator, dtype=torch.float32)
-    return own_P.mul_(high - low).add_(2 * low + (high - low) * shared)
+    fan_in = size // shape[0] if len(shape) > 1 and size else 1
+    lower = 0.5 * math.log(max(1.0, fan_in / core.config.fan_in)) if core.config.fan_in else 0.0
+    return own_P.mul_(high - low).add_(2 * low + (high - low) * shared - lower)
 
 
 def check_state(core: HierarchicalRNNCore, parameter: Tensor, state: Mapping[str, Any], name: str) -> None:
@@ -90,7 +98,7 @@ def check_state(core: HierarchicalRNNCore, parameter: Tensor, state: Mapping[str
     expected: dict[str, tuple[int, ...]] = {
         slot: (*shape, *parameter.shape) for slot, shape in leading(core).items()
     }
-    expected |= {"tensor": (core.config.tensor_units,), "log_rate_mean": (), "step": ()}
+    expected |= {"tensor": (core.config.tensor_units,), "log_rate_mean": (), "pace": (4,), "step": ()}
     optional = {GLOBAL: (core.config.global_units,), SWAP: tuple(parameter.shape)}
     missing = sorted(set(expected) - set(state))
     extra = sorted(set(map(str, state)) - set(expected) - set(optional))

@@ -19,6 +19,7 @@ from torch import Tensor
 from factotum.optim.blocks import Block, Plan, Share, Work
 from factotum.optim.model import HierarchicalRNNCore, OptimizerState, Slots, Sweep
 from factotum.optim.optimizer_state import SCALAR_SLOTS, SWAP
+from factotum.optim.pace import floor
 from factotum.optim.rounding import round_randomly
 from factotum.optim.sharding import local_part, sum_over_ranks
 
@@ -29,7 +30,7 @@ CoreOn = Callable[[torch.device], HierarchicalRNNCore]
 class Passes(Protocol):
     """Both passes over the tensors of one device."""
 
-    def first(self, bias_NE: Tensor, mean_log_rate_N: Tensor) -> Tensor:
+    def first(self, bias_NE: Tensor, mean_log_rate_N: Tensor, floor_N: Tensor) -> Tensor:
         """Step the slots; sums over each tensor."""
 
     def second(self, scale_N: Tensor, shrink_N: Tensor, attended_scale_N: Tensor | None = None) -> None:
@@ -69,22 +70,24 @@ def advance(
     bias_NE = core.biases(state.tensor_NT, state.global_BG, plan.layout)
     if core.config.relative_rate == "problem":
         mean_N = (mean_N @ counts_N / counts_N.sum().clamp_min(1)).expand(len(works))
+    floor_N = floor(state.pace_N4, core.config)
     sums, waiting = [], []
     for share in plan.shares:
         passes = make(core_on(share.device), works[share.rows], share, sound)
-        sums.append(passes.first(bias_NE[share.rows].to(share.device), mean_N[share.rows].to(share.device)))
+        rows = (bias_NE, mean_N, floor_N)
+        sums.append(passes.first(*(row[share.rows].to(share.device) for row in rows)))
         waiting.append((share, passes))
     sums_NK = torch.cat([part.to(home) for part in sums])
     sum_over_ranks(sums_NK, [work.ranks for work in works])
     tensor_NT, global_BG = core.upward(sums_NK, counts_N, state, plan.layout)
-    rate_N = sums_NK[:, core.config.parameter_units + core.config.features + 1] / counts_N.clamp_min(1)
+    rate_N = core.log_rates(sums_NK, counts_N)
     lr_N = rates_of(works, counts_N)
     scale_N, attended_N = core.scales(sums_NK, counts_N)
     columns = [lr_N / scale_N, shrinkage(core, works, lr_N, rate_N)]
     columns += [] if attended_N is None else [lr_N / attended_N]
     for share, passes in waiting:
         passes.second(*(column[share.rows].to(share.device) for column in columns))
-    _keep_upper(works, tensor_NT, rate_N, sound)
+    _keep_upper(works, tensor_NT, rate_N, core.paces(sums_NK, counts_N, state.pace_N4), sound)
     return global_BG if sound is None else torch.where(sound.to(home), global_BG, state.global_BG)
 
 
@@ -128,11 +131,14 @@ def shrinkage(
 def _upper_state(works: Sequence[Work], global_1G: Tensor, home: torch.device) -> OptimizerState:
     tensor_NT = torch.stack([work.state["tensor"].to(home) for work in works])
     nothing = Slots(*[tensor_NT.new_zeros(0)] * len(SCALAR_SLOTS))
-    return OptimizerState(nothing, tensor_NT, global_1G.to(home))
+    pace_N4 = torch.stack([work.state["pace"].to(home) for work in works])
+    return OptimizerState(nothing, tensor_NT, global_1G.to(home), pace_N4)
 
 
-def _keep_upper(works: Sequence[Work], tensor_NT: Tensor, rate_N: Tensor, sound: Tensor | None) -> None:
-    for name, news in (("tensor", tensor_NT), ("log_rate_mean", rate_N)):
+def _keep_upper(
+    works: Sequence[Work], tensor_NT: Tensor, rate_N: Tensor, pace_N4: Tensor, sound: Tensor | None
+) -> None:
+    for name, news in (("tensor", tensor_NT), ("log_rate_mean", rate_N), ("pace", pace_N4)):
         _write([work.state[name] for work in works], list(news.unbind()), sound)
     steps = [work.state["step"] for work in works]
     if sound is None:
@@ -169,7 +175,10 @@ class TorchPasses:
         self.attended_P = torch.empty_like(self.update_P) if core.config.attention else None
 
     def first(
-        self, bias_NE: Float[Tensor, "N E"], mean_log_rate_N: Float[Tensor, " N"]
+        self,
+        bias_NE: Float[Tensor, "N E"],
+        mean_log_rate_N: Float[Tensor, " N"],
+        floor_N: Float[Tensor, " N"],
     ) -> Float[Tensor, "N K"]:
         """Step the slots; sums over each tensor."""
         sums_NK = bias_NE.new_zeros(len(self.works), len(self.core.sum_names()))
@@ -177,7 +186,12 @@ class TorchPasses:
         for block, gradient_P in zip(self.blocks, self._gradients(), strict=True):
             rows = block.rows
             swept = self.core.sweep(
-                gradient_P, self._gather(block), bias_NE[rows], mean_log_rate_N[rows], block.layout
+                gradient_P,
+                self._gather(block),
+                bias_NE[rows],
+                mean_log_rate_N[rows],
+                floor_N[rows],
+                block.layout,
             )
             sums_NK[rows] += swept.sums_NK
             self.update_P[block.scalars] = self.core.finish(swept.direction_P, swept.log_step_P, one)

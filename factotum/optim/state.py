@@ -32,6 +32,8 @@ class OptimizerState(NamedTuple):
     slots: Slots
     tensor_NT: Float[Tensor, "N T"]
     global_BG: Float[Tensor, "B G"]
+    pace_N4: Float[Tensor, "N 4"]
+    """of each tensor, see `factotum.optim.pace`"""
 
 
 class Sweep(NamedTuple):

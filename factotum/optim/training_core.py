@@ -23,8 +23,10 @@ from torch.autograd.function import once_differentiable
 
 from factotum.optim import native_build
 from factotum.optim.config import HierarchicalRNNConfig
+from factotum.optim.features import LARGEST
 from factotum.optim.layout import Layout
 from factotum.optim.model import HierarchicalRNNCore, OptimizerState, Slots, Step
+from factotum.optim.pace import floor, next_pace
 
 SOURCES = ("native_training.cpp", "native_vectors.h")
 log = logging.getLogger("factotum.optim")
@@ -60,16 +62,20 @@ class TrainingCore(HierarchicalRNNCore):
         self._check(gradient_P, state, layout)
         hidden_PH, mean_PS, square_PS, *flat = state.slots
         bias_NE = self.biases(state.tensor_NT, state.global_BG, layout)
+        floor_N = floor(state.pace_N4, self.config)
         shortcut = self.shortcut if self.shortcut is not None else bias_NE.new_zeros(1, self.config.scales)
         cell = self.parameter_rnn
         update_P, hidden_HP, mean_SP, square_SP, *rest, sums_NF = _Pass.apply(
-            library(self.config), self._segments(layout), gradient_P, hidden_PH.T, mean_PS.T, square_PS.T, *flat,
-            bias_NE, cell.input, cell.gates, cell.candidate, self.readout, self.readout_bias, shortcut,
+            library(self.config), [*self._segments(layout), floor_N], gradient_P,
+            hidden_PH.T, mean_PS.T, square_PS.T, *flat, bias_NE,
+            cell.input, cell.gates, cell.candidate, self.readout, self.readout_bias, shortcut,
             self.rate_momentum.sigmoid(), self.step_offset,
         )  # fmt: skip
         upper = self.upward(sums_NF, layout.counts_N(sums_NF), state, layout)
         slots = Slots(hidden_HP.T, mean_SP.T, square_SP.T, *rest)
-        return Step(update_P, None), OptimizerState(slots, *upper)
+        size_N = layout.tensor_mean(gradient_P.abs().clamp(max=LARGEST))
+        pace_N4 = next_pace(state.pace_N4, layout.tensor_mean(slots.log_rate_P.detach()), size_N)
+        return Step(update_P, None), OptimizerState(slots, *upper, pace_N4)
 
     def _usable(self, gradient_P: Tensor) -> bool:
         on_cpu = gradient_P.device.type == "cpu" and gradient_P.dtype == self.readout.dtype == torch.float32

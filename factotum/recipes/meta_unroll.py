@@ -18,7 +18,7 @@ from factotum.recipes.meta_objective import EPSILON, Curve, UnrollObjective
 from factotum.recipes.meta_problems import Block, FlatProblems
 from factotum.training.meta_gradient import Call, State, Unrolled
 
-ROWS = {"first": "problem", "state/6": "tensor", "state/7": "problem"}
+ROWS = {"first": "problem", "state/6": "tensor", "state/7": "problem", "state/8": "tensor"}
 """What has a row each, of all that is carried; scalars where nothing is said."""
 
 
@@ -217,5 +217,5 @@ def _flat(state: OptimizerState) -> State:
 
 
 def _nested(state: State) -> OptimizerState:
-    leaves = [state[f"state/{index}"] for index in range(8)]
+    leaves = [state[f"state/{index}"] for index in range(9)]
     return OptimizerState(Slots(*leaves[:6]), *leaves[6:])

@@ -127,15 +127,17 @@ def test_sums_are_of_what_their_names_say():
     _, state = drive(core, layout, noise(3, 7), core.initial_state(layout, generator()))
     bias_NE = core.biases(state.tensor_NT, state.global_BG, layout)
     mean_N = core.mean_log_rates(state.slots.log_rate_P, layout)
-    swept = core.sweep(noise(1, 7)[0], state.slots, bias_NE, mean_N, layout)
+    gradient_P, floor_N = noise(1, 7)[0], torch.tensor([-8.0, -8.0, -torch.inf], dtype=F64)
+    swept = core.sweep(gradient_P, state.slots, bias_NE, mean_N, floor_N, layout)
     named = dict(zip(core.sum_names(), swept.sums_NK.T, strict=True))
-    assert len(named) == 25
+    assert len(named) == 26
     for name, column in [
         ("hidden_0", swept.slots.hidden_PH[:, 0]),
         ("hidden_9", swept.slots.hidden_PH[:, 9]),
         ("direction_squared", swept.direction_P.square()),
         ("log_rate", swept.slots.log_rate_P),
         ("attended_squared", swept.attended_P.square()),
+        ("gradient_size", gradient_P.abs()),
         ("relative_rate", state.slots.log_rate_P - mean_N.repeat_interleave(torch.tensor([3, 0, 4]))),
     ]:
         torch.testing.assert_close(named[name], layout.tensor_sum(column))
@@ -149,11 +151,11 @@ def test_a_tensor_may_be_swept_in_parts(parts):
     gradient_P = noise(1, 7, seed=1)[0]
     bias_NE = core.biases(state.tensor_NT, state.global_BG, layout)
     mean_N = core.mean_log_rates(state.slots.log_rate_P, layout)
-    swept, at = [], 0
+    swept, at, floor_N = [], 0, torch.tensor([-8.0], dtype=F64)
     for size in parts:
         own = slice(at, at := at + size)
         slots = type(state.slots)(*(slot[own] for slot in state.slots))
-        swept.append(core.sweep(gradient_P[own], slots, bias_NE, mean_N, Layout.single([size])))
+        swept.append(core.sweep(gradient_P[own], slots, bias_NE, mean_N, floor_N, Layout.single([size])))
     sums_NK = sum(part.sums_NK for part in swept)
     rms_N, _ = core.scales(sums_NK, torch.tensor([7.0], dtype=F64))
     update_P = torch.cat([core.finish(part.direction_P, part.log_step_P, rms_N) for part in swept])
@@ -314,7 +316,7 @@ def test_an_untrained_core_descends():
 def test_what_does_not_fit_is_refused(wrong):
     core, layout = make_core(), Layout.single([3, 2])
     state, gradient_P = core.initial_state(layout, None), torch.ones(5)
-    slots, tensor_NT, global_BG = state
+    slots, tensor_NT, global_BG, pace_N4 = state
     if wrong == "gradient":
         gradient_P = torch.ones(4)
     elif wrong == "matrix":
@@ -330,7 +332,7 @@ def test_what_does_not_fit_is_refused(wrong):
     with pytest.raises(
         UserError, match="step: expected gradients and state for 5 scalars, 2 tensors, 1 problems"
     ):
-        core.step(gradient_P, OptimizerState(slots, tensor_NT, global_BG), layout)
+        core.step(gradient_P, OptimizerState(slots, tensor_NT, global_BG, pace_N4), layout)
 
 
 def test_other_sizes_work():

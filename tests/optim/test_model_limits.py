@@ -16,9 +16,9 @@ def test_empty_tensors_change_nothing(config):
     core, gradients = wild_core(config, dtype=torch.float64), noise(10, 4)
     plain, with_empty = Layout.single([3, 1]), Layout.single([0, 3, 1, 0])
     state = core.initial_state(plain, generator())
-    start = core.tensor_start.repeat(4, 1)
+    upper = {"tensor_NT": core.tensor_start.repeat(4, 1), "pace_N4": state.pace_N4[[0, 0, 1, 1]]}
     updates, last = drive(core, plain, gradients, state)
-    same, same_last = drive(core, with_empty, gradients, state._replace(tensor_NT=start))
+    same, same_last = drive(core, with_empty, gradients, state._replace(**upper))
     torch.testing.assert_close(same, updates)
     torch.testing.assert_close(same_last.global_BG, last.global_BG)
     assert same_last.tensor_NT.isfinite().all()

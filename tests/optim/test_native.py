@@ -10,6 +10,7 @@ from factotum.optim import native
 from factotum.optim.config import HierarchicalRNNConfig, paper_config
 from factotum.optim.layout import Layout
 from factotum.optim.model import OptimizerState, Slots
+from factotum.optim.pace import floor
 from tests.optim.toys import generator, make_core, wild_core
 
 CONFIGS = {
@@ -34,7 +35,8 @@ class Run:
             self.state = core.initial_state(self.layout, generator())
         columns = [self.split(slot_P.to(dtype)) for slot_P in self.state.slots]
         self.slots = [Slots(*each) for each in zip(*columns, strict=True)]
-        self.upper = self.state[1:]
+        self.upper, self.pace_N4 = self.state[1:3], self.state.pace_N4
+        self.floor_N = torch.full((len(shapes),), -8.0)  # of some scalars and not of others
         self.steps, self.attended = self.empty(), self.empty() if core.config.attention else None
 
     def empty(self):
@@ -58,13 +60,14 @@ class Run:
         bias_NE = self.core.biases(*self.upper, self.layout)
         slots = Slots(*(self.flat(number) for number in range(6)))
         mean_N = self.core.mean_log_rates(slots.log_rate_P, self.layout)
-        expected = self.core.sweep(gradient_P, slots, bias_NE, mean_N, self.layout)
+        expected = self.core.sweep(gradient_P, slots, bias_NE, mean_N, self.floor_N, self.layout)
         sums_NK = native.sweep_(
             self.kernel,
             self.split(gradient_P),
             self.slots,
             bias_NE,
             mean_N,
+            self.floor_N,
             self.steps,
             self.attended,
             **options,
@@ -74,11 +77,13 @@ class Run:
     @torch.no_grad()
     def step(self, gradient_P, parameters):
         """One whole step by the kernel."""
+        self.floor_N = floor(self.pace_N4, self.core.config)
         sums_NK, _ = self.sweep(gradient_P)
         counts_N = self.layout.counts_N(sums_NK)
+        self.pace_N4 = self.core.paces(sums_NK, counts_N, self.pace_N4)
         native.finish_(self.kernel, parameters, self.steps, 1 / self.core.scales(sums_NK, counts_N)[0])
         self.upper = self.core.upward(
-            sums_NK, counts_N, OptimizerState(self.state.slots, *self.upper), self.layout
+            sums_NK, counts_N, OptimizerState(self.state.slots, *self.upper, self.pace_N4), self.layout
         )
 
 
@@ -156,7 +161,7 @@ def test_fifty_steps_are_those_of_the_core(name):
     torch.testing.assert_close(found_P, theta_P, rtol=1e-5, atol=1e-5)
     for number, slot in enumerate(state.slots):
         torch.testing.assert_close(run.flat(number), slot, rtol=1e-4, atol=2e-5)
-    for found, expected in zip(run.upper, state[1:], strict=True):
+    for found, expected in zip((*run.upper, run.pace_N4), state[1:], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert (found_P - start_P).abs().max() > 1e-2
 
@@ -302,14 +307,14 @@ def refusals(run, gradient):
     short = [slots[0]._replace(log_rate_P=torch.zeros(7))]
     step = [torch.empty(8)]
     return [
-        ((gradient, slots, bias, mean, []), "as many"),
-        ((gradient, slots, bias, mean, step, step), "without attention"),
-        ((gradient, slots, bias[:, :20], mean, step), "biases"),
-        ((gradient, wide, bias, mean, step), "float64"),
-        ((gradient, strided, bias, mean, step), "strided"),
-        ((gradient, short, bias, mean, step), "8 scalars"),
-        ((gradient, slots, bias, mean, [torch.empty(8, dtype=torch.bfloat16)]), "float32"),
-        (([gradient[0].to("meta")], slots, bias, mean, step), "meta"),
+        ((gradient, slots, bias, mean, mean, []), "as many"),
+        ((gradient, slots, bias, mean, mean, step, step), "without attention"),
+        ((gradient, slots, bias[:, :20], mean, mean, step), "biases"),
+        ((gradient, wide, bias, mean, mean, step), "float64"),
+        ((gradient, strided, bias, mean, mean, step), "strided"),
+        ((gradient, short, bias, mean, mean, step), "8 scalars"),
+        ((gradient, slots, bias, mean, mean, [torch.empty(8, dtype=torch.bfloat16)]), "float32"),
+        (([gradient[0].to("meta")], slots, bias, mean, mean, step), "meta"),
     ]
 
 

@@ -55,16 +55,15 @@ def drive(core, layout, gradients, state):
 def joined(first, second):
     """The states of two layouts behind each other."""
     slots = Slots(*(torch.cat(pair) for pair in zip(first.slots, second.slots, strict=True)))
-    upper = (torch.cat([first[i], second[i]]) for i in (1, 2))
+    upper = (torch.cat([first[i], second[i]]) for i in (1, 2, 3))
     return OptimizerState(slots, *upper)
 
 
 def permuted(state, scalars, tensors=None):
     """The state of the same problem with scalars and tensors in another order."""
     slots = Slots(*(slot[scalars] for slot in state.slots))
-    return OptimizerState(
-        slots, state.tensor_NT if tensors is None else state.tensor_NT[tensors], state.global_BG
-    )
+    tensors = slice(None) if tensors is None else tensors
+    return OptimizerState(slots, state.tensor_NT[tensors], state.global_BG, state.pace_N4[tensors])
 
 
 def noise(steps, scalars, seed=0, dtype=torch.float64):
