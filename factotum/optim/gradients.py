@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from factotum.core.checks import UserError
+from factotum.optim import native
 from factotum.optim.sharding import check_placements, groups_of, is_split, like_parameter, sum_over_ranks
 
 
@@ -63,13 +64,17 @@ def all_finite(givens: Sequence[Given]) -> Bool[Tensor, ""]:
     return _unsound(givens).sum() == 0
 
 
-def require_finite(givens: Sequence[Given]) -> None:
+def require_finite(givens: Sequence[Given], kernel: native.Kernel | None = None) -> None:
     """Refuse gradients that are not finite; one read of the device.
+
+    Args:
+        givens: the gradients.
+        kernel: looks at those that it can work on, in less time.
 
     Raises:
         UserError: naming the first tensor.
     """
-    bad = _unsound(givens).tolist()
+    bad = _unsound(givens, kernel).tolist()
     names = [given.name for given, unsound in zip(givens, bad, strict=True) if unsound]
     if names:
         others = f" (and {len(names) - 1} more tensors)" if len(names) > 1 else ""
@@ -80,14 +85,19 @@ def require_finite(givens: Sequence[Given]) -> None:
 
 
 @torch.no_grad()
-def _unsound(givens: Sequence[Given]) -> Tensor:
+def _unsound(givens: Sequence[Given], kernel: native.Kernel | None = None) -> Tensor:
     """For each tensor, in how many processes its gradient is not finite."""
     home = givens[0].gradient.device
     filled = [given.gradient for given in givens if given.gradient.numel()]
-    # The largest magnitude is infinite or NaN exactly where an entry is.
-    norms = iter(torch._foreach_norm(filled, float("inf")) if filled else [])
+    if kernel is not None and native.fits(*filled):
+        sound = iter(native.finite(kernel, filled).unbind())
+    else:
+        # The largest magnitude is infinite or NaN exactly where an entry is.
+        sound = iter(
+            [norm.isfinite() for norm in torch._foreach_norm(filled, float("inf"))] if filled else []
+        )
     flags = [
-        (~next(norms).isfinite()).to(home, torch.float32)
+        (~next(sound)).to(home, torch.float32)
         if given.gradient.numel()
         else torch.zeros((), dtype=torch.float32, device=home)
         for given in givens

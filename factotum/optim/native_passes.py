@@ -44,31 +44,51 @@ def suit(works: Sequence[Work]) -> bool:
     )
 
 
+class Program:
+    """A kernel, and memory for steps on their way that is kept for the next ones of the same shapes.
+
+    Args:
+        kernel: of `native.pack`.
+    """
+
+    def __init__(self, kernel: native.Kernel) -> None:
+        self.kernel = kernel
+        self._shapes: list[torch.Size] = []
+        self._kept: list[list[Tensor]] = []
+
+    def buffers(self, shapes: list[torch.Size], count: int) -> list[list[Tensor]]:
+        """`count` float32 tensors of each shape, with anything in them."""
+        if shapes != self._shapes or count != len(self._kept):
+            self._kept = []  # freed first
+            self._kept = [[torch.empty(shape, dtype=torch.float32) for shape in shapes] for _ in range(count)]
+            self._shapes = shapes
+        return self._kept
+
+
 def make_passes(
-    kernel: native.Kernel,
+    program: Program,
     core: HierarchicalRNNCore,
     works: Sequence[Work],
     share: Share,
     sound: Tensor | None,
 ) -> Passes:
     """The kernel's passes where the tensors of a device suit it, plain torch's otherwise."""
-    return NativePasses(kernel, works) if suit(works) else TorchPasses(core, works, share, sound)
+    return NativePasses(program, works) if suit(works) else TorchPasses(core, works, share, sound)
 
 
 class NativePasses:
     """Both passes in C++.
 
     Args:
-        kernel: of `native.pack`.
+        program: the kernel with its memory.
         works: tensors that `suit`.
     """
 
-    def __init__(self, kernel: native.Kernel, works: Sequence[Work]) -> None:
-        self.kernel, self.works = kernel, works
-        shapes = [work.parameter.shape for work in works]
-        self.steps = [torch.empty(shape, dtype=torch.float32) for shape in shapes]
-        attention = kernel.config.attention
-        self.attended = [torch.empty_like(step) for step in self.steps] if attention else None
+    def __init__(self, program: Program, works: Sequence[Work]) -> None:
+        self.kernel, self.works = program.kernel, works
+        attention = self.kernel.config.attention
+        buffers = program.buffers([work.parameter.shape for work in works], 1 + attention)
+        self.steps, self.attended = buffers[0], buffers[1] if attention else None
 
     def first(
         self,

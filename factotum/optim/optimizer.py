@@ -21,7 +21,7 @@ from factotum.optim.blocks import Plan, Work, make_plan
 from factotum.optim.differentiable import advance_differentiably
 from factotum.optim.gradients import Given, all_finite, check_gradient, require_finite
 from factotum.optim.model import HierarchicalRNNCore
-from factotum.optim.native_passes import check_suits, make_passes, suit
+from factotum.optim.native_passes import Program, check_suits, make_passes, suit
 from factotum.optim.optimizer_state import GLOBAL, SWAP, check_shape, new_state
 from factotum.optim.options import check_group, check_options
 from factotum.optim.passes import MakePasses, TorchPasses, advance
@@ -107,7 +107,7 @@ class HierarchicalRNN(torch.optim.Optimizer):
         """What is made anew after copying."""
         self._cores: dict[torch.device, HierarchicalRNNCore] = {}
         self._plans: dict[Any, Plan] = {}
-        self._kernel: native.Kernel | None = None
+        self._program: Program | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "core": self.core, "state_dtype": self.state_dtype}
@@ -181,7 +181,7 @@ class HierarchicalRNN(torch.optim.Optimizer):
         if self._may_not_read():
             sound = all_finite(givens)
         else:
-            require_finite(givens)
+            require_finite(givens, None if self._program is None else self._program.kernel)
         for group in self.param_groups:
             self._init_group(group)
         works = [self._work(given) for given in givens]
@@ -277,12 +277,12 @@ class HierarchicalRNN(torch.optim.Optimizer):
         ):
             return TorchPasses
         if (
-            self._kernel is None
+            self._program is None
             and any(suit([work]) for work in works)
             and native.available(self.core.config)
         ):
-            self._kernel = native.pack(self.core)
-        return TorchPasses if self._kernel is None else partial(make_passes, self._kernel)
+            self._program = Program(native.pack(self.core))
+        return TorchPasses if self._program is None else partial(make_passes, self._program)
 
     @torch._disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
