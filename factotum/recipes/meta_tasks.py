@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from factotum.core.checks import UserError
+from factotum.recipes.user_function import load_function
 from factotum.worlds.problems import ModuleProblem, Problem, all_problems, corpus, find
 
 SetName = Literal["all", "code", "paper", "none"]
@@ -54,7 +52,7 @@ def load_tasks(path: str) -> list[Problem]:
     Raises:
         UserError: no such module or function, or it returns something else.
     """
-    function = _function(path)
+    function = load_function("tasks", path)
     made = function()
     if isinstance(made, Problem):
         return [made]
@@ -66,18 +64,3 @@ def load_tasks(path: str) -> list[Problem]:
         f"tasks {path}: expected (module, batches), (module, batches, loss) or problems, got {type(made).__name__}"
     )
 
-
-def _function(path: str) -> Callable[[], Any]:
-    module, colon, name = path.partition(":")
-    if not colon or not module or not name:
-        raise UserError(f"tasks: expected module:function, got {path!r}")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise UserError(f"tasks {path}: cannot import {module}: {error}") from error
-    if not callable(found):
-        raise UserError(f"tasks {path}: expected a function {name} in {module}, found none")
-    return found
