@@ -34,8 +34,8 @@ def advance_differentiably(
     sizes = [work.count for work in works]
     layout = Layout.single(sizes)
     tensor_NT = torch.stack([work.state["tensor"] for work in works])
-    pace_N4 = torch.stack([work.state["pace"] for work in works])
-    state = OptimizerState(_gathered(works), tensor_NT, global_1G, pace_N4)
+    pace_N5 = torch.stack([work.state["pace"] for work in works])
+    state = OptimizerState(_gathered(works), tensor_NT, global_1G, pace_N5)
     parts = [(-work.gradient if work.maximize else work.gradient).reshape(-1) for work in works]
     step, state = core.step(torch.cat(parts).to(core.readout.dtype), state, layout)
     log_rate_N = layout.tensor_mean(state.slots.log_rate_P)
@@ -65,6 +65,6 @@ def _keep(works: Sequence[Work], state: OptimizerState, log_rate_N: Tensor, size
     for name, new in zip(SCALAR_SLOTS, state.slots, strict=True):
         for work, part in zip(works, new.movedim(-1, 0).split(sizes, -1), strict=True):
             work.state[name] = part.reshape(work.state[name].shape).to(work.state[name].dtype).contiguous()
-    for work, tensor_T, rate, pace_4 in zip(works, state.tensor_NT, log_rate_N, state.pace_N4, strict=True):
-        work.state["tensor"], work.state["log_rate_mean"], work.state["pace"] = tensor_T, rate, pace_4
+    for work, tensor_T, rate, pace_5 in zip(works, state.tensor_NT, log_rate_N, state.pace_N5, strict=True):
+        work.state["tensor"], work.state["log_rate_mean"], work.state["pace"] = tensor_T, rate, pace_5
         work.state["step"] = work.state["step"] + 1

@@ -170,7 +170,7 @@ class HierarchicalRNNCore(nn.Module):
         self._check(gradient_P, state, layout)
         bias_NE = self.biases(state.tensor_NT, state.global_BG, layout)
         mean_N = self.mean_log_rates(state.slots.log_rate_P, layout)
-        floor_N = floor(state.pace_N4, self.config)
+        floor_N = floor(state.pace_N5, self.config)
         swept = self.sweep(gradient_P, state.slots, bias_NE, mean_N, floor_N, layout)
         counts_N = layout.counts_N(swept.sums_NK)
         rms_N, attended_rms_N = self.scales(swept.sums_NK, counts_N)
@@ -179,8 +179,8 @@ class HierarchicalRNNCore(nn.Module):
         if swept.attended_P is not None and attended_rms_N is not None:
             attended_P = _move(swept.attended_P, swept.log_step_P, layout.to_scalars(attended_rms_N))
         upper = self.upward(swept.sums_NK, counts_N, state, layout)
-        pace_N4 = self.paces(swept.sums_NK, counts_N, state.pace_N4)
-        return Step(update_P, attended_P), OptimizerState(swept.slots, *upper, pace_N4)
+        pace_N5 = self.paces(swept.sums_NK, counts_N, state.pace_N5)
+        return Step(update_P, attended_P), OptimizerState(swept.slots, *upper, pace_N5)
 
     def _check(self, gradient_P: Tensor, state: OptimizerState, layout: Layout) -> None:
         got = (gradient_P.numel(), len(state.slots.hidden_PH), len(state.tensor_NT), len(state.global_BG))
@@ -272,11 +272,11 @@ class HierarchicalRNNCore(nn.Module):
         return sums_NK[:, self.config.parameter_units + self.config.features + 1] / counts_N.clamp_min(1)
 
     def paces(
-        self, sums_NK: Float[Tensor, "N K"], counts_N: Float[Tensor, " N"], pace_N4: Float[Tensor, "N 4"]
-    ) -> Float[Tensor, "N 4"]:
+        self, sums_NK: Float[Tensor, "N K"], counts_N: Float[Tensor, " N"], pace_N5: Float[Tensor, "N 5"]
+    ) -> Float[Tensor, "N 5"]:
         """What the next floor is made of, from sums of `sweep`."""
         size_N = sums_NK[:, -1] / counts_N.clamp_min(1)
-        return next_pace(pace_N4, self.log_rates(sums_NK, counts_N), size_N)
+        return next_pace(pace_N5, self.log_rates(sums_NK, counts_N), size_N)
 
     def finish(
         self,

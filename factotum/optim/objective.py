@@ -113,9 +113,9 @@ def start(
 
 def detached(run: Run) -> Run:
     """The same without gradients into what was before."""
-    slots, tensor_NT, global_BG, pace_N4 = run.state
+    slots, tensor_NT, global_BG, pace_N5 = run.state
     state = OptimizerState(
-        Slots(*(slot.detach() for slot in slots)), tensor_NT.detach(), global_BG.detach(), pace_N4
+        Slots(*(slot.detach() for slot in slots)), tensor_NT.detach(), global_BG.detach(), pace_N5
     )
     attended_P = None if run.attended_P is None else run.attended_P.detach()
     return Run(run.parameters_P.detach(), attended_P, state)

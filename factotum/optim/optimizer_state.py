@@ -2,7 +2,7 @@
 
 `hidden`, `gradient`, `square` have a leading dimension (10, 4 and 4 as shipped) before the parameter's own;
 `gradient_decay`, `square_decay` and `log_rate` have the parameter's shape; `tensor` (20 numbers), `log_rate_mean`,
-`pace` (4 numbers) and `step` belong to the whole tensor. One parameter keeps `global`, the state of the whole
+`pace` (5 numbers) and `step` belong to the whole tensor. One parameter keeps `global`, the state of the whole
 problem. With attention, `swap` holds the true parameter while training and the attended one while evaluating.
 What it does not know: gradients, groups of parameters.
 """
@@ -98,7 +98,7 @@ def check_state(core: HierarchicalRNNCore, parameter: Tensor, state: Mapping[str
     expected: dict[str, tuple[int, ...]] = {
         slot: (*shape, *parameter.shape) for slot, shape in leading(core).items()
     }
-    expected |= {"tensor": (core.config.tensor_units,), "log_rate_mean": (), "pace": (4,), "step": ()}
+    expected |= {"tensor": (core.config.tensor_units,), "log_rate_mean": (), "pace": (5,), "step": ()}
     optional = {GLOBAL: (core.config.global_units,), SWAP: tuple(parameter.shape)}
     missing = sorted(set(expected) - set(state))
     extra = sorted(set(map(str, state)) - set(expected) - set(optional))

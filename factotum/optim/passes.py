@@ -70,7 +70,7 @@ def advance(
     bias_NE = core.biases(state.tensor_NT, state.global_BG, plan.layout)
     if core.config.relative_rate == "problem":
         mean_N = (mean_N @ counts_N / counts_N.sum().clamp_min(1)).expand(len(works))
-    floor_N = floor(state.pace_N4, core.config)
+    floor_N = floor(state.pace_N5, core.config)
     sums, waiting = [], []
     for share in plan.shares:
         passes = make(core_on(share.device), works[share.rows], share, sound)
@@ -87,7 +87,7 @@ def advance(
     columns += [] if attended_N is None else [lr_N / attended_N]
     for share, passes in waiting:
         passes.second(*(column[share.rows].to(share.device) for column in columns))
-    _keep_upper(works, tensor_NT, rate_N, core.paces(sums_NK, counts_N, state.pace_N4), sound)
+    _keep_upper(works, tensor_NT, rate_N, core.paces(sums_NK, counts_N, state.pace_N5), sound)
     return global_BG if sound is None else torch.where(sound.to(home), global_BG, state.global_BG)
 
 
@@ -131,14 +131,14 @@ def shrinkage(
 def _upper_state(works: Sequence[Work], global_1G: Tensor, home: torch.device) -> OptimizerState:
     tensor_NT = torch.stack([work.state["tensor"].to(home) for work in works])
     nothing = Slots(*[tensor_NT.new_zeros(0)] * len(SCALAR_SLOTS))
-    pace_N4 = torch.stack([work.state["pace"].to(home) for work in works])
-    return OptimizerState(nothing, tensor_NT, global_1G.to(home), pace_N4)
+    pace_N5 = torch.stack([work.state["pace"].to(home) for work in works])
+    return OptimizerState(nothing, tensor_NT, global_1G.to(home), pace_N5)
 
 
 def _keep_upper(
-    works: Sequence[Work], tensor_NT: Tensor, rate_N: Tensor, pace_N4: Tensor, sound: Tensor | None
+    works: Sequence[Work], tensor_NT: Tensor, rate_N: Tensor, pace_N5: Tensor, sound: Tensor | None
 ) -> None:
-    for name, news in (("tensor", tensor_NT), ("log_rate_mean", rate_N), ("pace", pace_N4)):
+    for name, news in (("tensor", tensor_NT), ("log_rate_mean", rate_N), ("pace", pace_N5)):
         _write([work.state[name] for work in works], list(news.unbind()), sound)
     steps = [work.state["step"] for work in works]
     if sound is None:

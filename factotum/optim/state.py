@@ -32,7 +32,7 @@ class OptimizerState(NamedTuple):
     slots: Slots
     tensor_NT: Float[Tensor, "N T"]
     global_BG: Float[Tensor, "B G"]
-    pace_N4: Float[Tensor, "N 4"]
+    pace_N5: Float[Tensor, "N 5"]
     """of each tensor, see `factotum.optim.pace`"""
 
 

@@ -62,7 +62,7 @@ class TrainingCore(HierarchicalRNNCore):
         self._check(gradient_P, state, layout)
         hidden_PH, mean_PS, square_PS, *flat = state.slots
         bias_NE = self.biases(state.tensor_NT, state.global_BG, layout)
-        floor_N = floor(state.pace_N4, self.config)
+        floor_N = floor(state.pace_N5, self.config)
         shortcut = self.shortcut if self.shortcut is not None else bias_NE.new_zeros(1, self.config.scales)
         cell = self.parameter_rnn
         update_P, hidden_HP, mean_SP, square_SP, *rest, sums_NF = _Pass.apply(
@@ -74,8 +74,8 @@ class TrainingCore(HierarchicalRNNCore):
         upper = self.upward(sums_NF, layout.counts_N(sums_NF), state, layout)
         slots = Slots(hidden_HP.T, mean_SP.T, square_SP.T, *rest)
         size_N = layout.tensor_mean(gradient_P.abs().clamp(max=LARGEST))
-        pace_N4 = next_pace(state.pace_N4, layout.tensor_mean(slots.log_rate_P.detach()), size_N)
-        return Step(update_P, None), OptimizerState(slots, *upper, pace_N4)
+        pace_N5 = next_pace(state.pace_N5, layout.tensor_mean(slots.log_rate_P.detach()), size_N)
+        return Step(update_P, None), OptimizerState(slots, *upper, pace_N5)
 
     def _usable(self, gradient_P: Tensor) -> bool:
         on_cpu = gradient_P.device.type == "cpu" and gradient_P.dtype == self.readout.dtype == torch.float32

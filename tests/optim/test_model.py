@@ -316,7 +316,7 @@ def test_an_untrained_core_descends():
 def test_what_does_not_fit_is_refused(wrong):
     core, layout = make_core(), Layout.single([3, 2])
     state, gradient_P = core.initial_state(layout, None), torch.ones(5)
-    slots, tensor_NT, global_BG, pace_N4 = state
+    slots, tensor_NT, global_BG, pace_N5 = state
     if wrong == "gradient":
         gradient_P = torch.ones(4)
     elif wrong == "matrix":
@@ -332,7 +332,7 @@ def test_what_does_not_fit_is_refused(wrong):
     with pytest.raises(
         UserError, match="step: expected gradients and state for 5 scalars, 2 tensors, 1 problems"
     ):
-        core.step(gradient_P, OptimizerState(slots, tensor_NT, global_BG, pace_N4), layout)
+        core.step(gradient_P, OptimizerState(slots, tensor_NT, global_BG, pace_N5), layout)
 
 
 def test_other_sizes_work():

@@ -16,7 +16,7 @@ def test_empty_tensors_change_nothing(config):
     core, gradients = wild_core(config, dtype=torch.float64), noise(10, 4)
     plain, with_empty = Layout.single([3, 1]), Layout.single([0, 3, 1, 0])
     state = core.initial_state(plain, generator())
-    upper = {"tensor_NT": core.tensor_start.repeat(4, 1), "pace_N4": state.pace_N4[[0, 0, 1, 1]]}
+    upper = {"tensor_NT": core.tensor_start.repeat(4, 1), "pace_N5": state.pace_N5[[0, 0, 1, 1]]}
     updates, last = drive(core, plain, gradients, state)
     same, same_last = drive(core, with_empty, gradients, state._replace(**upper))
     torch.testing.assert_close(same, updates)

@@ -35,7 +35,7 @@ class Run:
             self.state = core.initial_state(self.layout, generator())
         columns = [self.split(slot_P.to(dtype)) for slot_P in self.state.slots]
         self.slots = [Slots(*each) for each in zip(*columns, strict=True)]
-        self.upper, self.pace_N4 = self.state[1:3], self.state.pace_N4
+        self.upper, self.pace_N5 = self.state[1:3], self.state.pace_N5
         self.floor_N = torch.full((len(shapes),), -8.0)  # of some scalars and not of others
         self.steps, self.attended = self.empty(), self.empty() if core.config.attention else None
 
@@ -77,13 +77,13 @@ class Run:
     @torch.no_grad()
     def step(self, gradient_P, parameters):
         """One whole step by the kernel."""
-        self.floor_N = floor(self.pace_N4, self.core.config)
+        self.floor_N = floor(self.pace_N5, self.core.config)
         sums_NK, _ = self.sweep(gradient_P)
         counts_N = self.layout.counts_N(sums_NK)
-        self.pace_N4 = self.core.paces(sums_NK, counts_N, self.pace_N4)
+        self.pace_N5 = self.core.paces(sums_NK, counts_N, self.pace_N5)
         native.finish_(self.kernel, parameters, self.steps, 1 / self.core.scales(sums_NK, counts_N)[0])
         self.upper = self.core.upward(
-            sums_NK, counts_N, OptimizerState(self.state.slots, *self.upper, self.pace_N4), self.layout
+            sums_NK, counts_N, OptimizerState(self.state.slots, *self.upper, self.pace_N5), self.layout
         )
 
 
@@ -161,7 +161,7 @@ def test_fifty_steps_are_those_of_the_core(name):
     torch.testing.assert_close(found_P, theta_P, rtol=1e-5, atol=1e-5)
     for number, slot in enumerate(state.slots):
         torch.testing.assert_close(run.flat(number), slot, rtol=1e-4, atol=2e-5)
-    for found, expected in zip((*run.upper, run.pace_N4), state[1:], strict=True):
+    for found, expected in zip((*run.upper, run.pace_N5), state[1:], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert (found_P - start_P).abs().max() > 1e-2
 

@@ -9,7 +9,7 @@ from torch import nn
 from factotum.core.checks import UserError
 from factotum.optim import HierarchicalRNN, HierarchicalRNNConfig, load_core
 from factotum.optim.optimizer_state import new_state
-from factotum.optim.pace import first_pace, floor, next_pace
+from factotum.optim.pace import RISE, first_pace, floor, next_pace
 from tests.optim.toys import generator
 
 CONFIG = HierarchicalRNNConfig(floor_steps=10)
@@ -32,11 +32,22 @@ def test_the_greatest_rate_and_size_are_kept():
         pace = next_pace(pace, torch.tensor([rate]), torch.tensor([size]))
     assert pace[0, 0] == -3.0
     assert pace[0, 2] == 8.0
-    assert pace[0, 3] == 3.0
+    assert pace[0, 4] == 3.0
+
+
+def test_a_growing_gradient_raises_it_slowly():
+    pace = first_pace(1, torch.zeros(()))
+    for size in [1.0] * 200 + [0.01] * 200:
+        pace = next_pace(pace, torch.tensor([-5.0]), torch.tensor([size]))
+    low = pace[0, 3].item()
+    assert low < -4
+    for step in range(1, 101):
+        pace = next_pace(pace, torch.tensor([-5.0]), torch.tensor([1.0]))
+        assert pace[0, 3].item() == pytest.approx(low + step * RISE, abs=1e-4)
 
 
 def test_there_is_none_without_steps_and_none_to_speak_of_before_the_first():
-    assert floor(torch.ones(3, 4), replace(CONFIG, floor_steps=0)).tolist() == [-torch.inf] * 3
+    assert floor(torch.ones(3, 5), replace(CONFIG, floor_steps=0)).tolist() == [-torch.inf] * 3
     assert floor(first_pace(1, torch.zeros(())), CONFIG).item() == -33.0
 
 
@@ -95,7 +106,7 @@ def test_no_rate_is_below_the_floor_of_the_step_before(fused):
     optimizer.step()
     for least, state in zip(before, optimizer.state.values(), strict=True):
         assert state["log_rate"].min() >= least - 1e-5
-        assert state["pace"][3] == 61
+        assert state["pace"][4] == 61
 
 
 def test_it_keeps_the_rule_from_stalling():

@@ -63,7 +63,7 @@ def permuted(state, scalars, tensors=None):
     """The state of the same problem with scalars and tensors in another order."""
     slots = Slots(*(slot[scalars] for slot in state.slots))
     tensors = slice(None) if tensors is None else tensors
-    return OptimizerState(slots, state.tensor_NT[tensors], state.global_BG, state.pace_N4[tensors])
+    return OptimizerState(slots, state.tensor_NT[tensors], state.global_BG, state.pace_N5[tensors])
 
 
 def noise(steps, scalars, seed=0, dtype=torch.float64):
