@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(she
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := babyai,metaworld,box2d,classic,atari,mujoco,digits,captions,report,optuna,tensorboard,schedulefree,gats,dev
+EXTRAS := babyai,metaworld,box2d,classic,atari,minatar,mujoco,digits,captions,report,optuna,tensorboard,schedulefree,gats,onnx,dev
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: quickstart test lint setup clean

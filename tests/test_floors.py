@@ -39,7 +39,7 @@ LIBRARIES: dict[str, set[str]] = {
     "gymnasium.Env": {"worlds", *TOP},
     **{
         name: {"worlds"}
-        for name in ("gymnasium", "minigrid", "metaworld", "ale_py", "mujoco", "sklearn", "PIL")
+        for name in ("gymnasium", "minigrid", "metaworld", "ale_py", "minatar", "mujoco", "sklearn", "PIL")
     },
     **{name: {"data"} for name in ("minari", "h5py")},
     **{name: {"training"} for name in ("accelerate", "joblib", "matplotlib", "imageio")},
@@ -50,13 +50,13 @@ LIBRARIES: dict[str, set[str]] = {
     "tokenizers": {"gato"},
     "transformers": {"gats"},
     **{name: {"samplers"} for name in ("optuna", "scipy")},
-    "schedulefree": {"recipes"},
+    **{name: {"recipes"} for name in ("schedulefree", "onnxruntime")},
 }
 """Who may import which library; one that is not here may be imported nowhere."""
 
 EXTRAS = {
-    "minigrid", "metaworld", "ale_py", "mujoco", "sklearn", "PIL", "imageio", "transformers", "optuna", "scipy",
-    "schedulefree",
+    "minigrid", "metaworld", "ale_py", "minatar", "mujoco", "sklearn", "PIL", "imageio", "transformers", "optuna", "scipy",
+    "schedulefree", "onnxruntime",
 }  # fmt: skip
 """Not installed by default: imported inside functions, so that a module loads without them."""
 

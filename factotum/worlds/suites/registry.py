@@ -15,6 +15,7 @@ from factotum.worlds.suites import (
     digits,
     folders,
     metaworld,
+    minatar,
     mujoco,
     pixels,
     scenes,
@@ -34,6 +35,7 @@ BUILT_IN = (
     pixels.SUITE,
     scenes.SUITE,
     digits.SUITE,
+    minatar.SUITE,
 )
 
 FOLDERS = {"captions": folders.captions_task, "text": folders.text_task}
