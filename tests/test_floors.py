@@ -55,8 +55,8 @@ LIBRARIES: dict[str, set[str]] = {
 """Who may import which library; one that is not here may be imported nowhere."""
 
 EXTRAS = {
-    "minigrid", "metaworld", "ale_py", "minatar", "mujoco", "sklearn", "PIL", "imageio", "transformers", "optuna", "scipy",
-    "schedulefree", "onnxruntime",
+    "minigrid", "metaworld", "ale_py", "minatar", "mujoco", "sklearn", "PIL", "imageio", "transformers",
+    "optuna", "scipy", "schedulefree", "onnxruntime",
 }  # fmt: skip
 """Not installed by default: imported inside functions, so that a module loads without them."""
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from factotum.core.checks import UserError
-from factotum.samplers import single
+from factotum.samplers import native, single
 from factotum.samplers.acquisition_state import AcquisitionState, note
 from factotum.samplers.candidates import CENTRES, Draws, Snap, closer, draw, spread
 from factotum.samplers.config import SamplerConfig
@@ -120,11 +120,12 @@ class AcquisitionCore(nn.Module):
         self.hidden = nn.Linear(config.width, config.width)
         self.output = nn.Linear(config.width, 1)
         self.kept: tuple[int, single.Weights] | None = None
+        self.ready: tuple[int, native.Ready | None] | None = None
         self.initialise()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies see their own weights as arrays."""
-        return {**vars(self), "kept": None}
+        """Copies see their own weights."""
+        return {**vars(self), "kept": None, "ready": None}
 
     def initialise(self) -> None:
         """All initialisation: plain expected improvement."""
@@ -160,7 +161,8 @@ class AcquisitionCore(nn.Module):
         if state.x_BND.shape[1] == 0:
             return self._blind(state).to(observation.x_BD.dtype), state
         if len(state.y_BN) == 1 and state.y_BN.device.type == "cpu" and not torch.is_grad_enabled():
-            return single.step(self, observation, state)
+            path = native if native.ready(self) else single
+            return path.step(self, observation, state)
         scene, state = self._look(state, observation)
         draws = self._draws(state)
         judged = self._judge(scene, self._spread(scene, state, draws))

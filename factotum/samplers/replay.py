@@ -77,6 +77,8 @@ class Replay:
         config: Any = core.config
         self.core, self.period = core, min(budget, config.budget)
         self._like = next(core.parameters(), torch.empty(0))
+        self._remaining = (self.period - torch.arange(self.period)).to(self._like).split(1)
+        self._observed = torch.tensor([False, True], device=self._like.device).split(1)
         self._values: list[float] = []
         with torch.inference_mode():
             told = {"snap": snap} if config.chooses and snap is not None and snap.needed else {}
@@ -150,13 +152,12 @@ class Replay:
 
     @torch.inference_mode()
     def _step(self, x: list[float], y: float | None, counted: int, state: Any) -> tuple[list[float], Any]:
-        device = self._like.device
         observation = Observation(
-            torch.tensor([x], dtype=self._like.dtype, device=device),
+            self._like.new_tensor([x]),
             # double precision: small differences of large values count
-            torch.tensor([0.0 if y is None else y], dtype=torch.float64, device=device),
-            torch.tensor([y is not None], device=device),
-            torch.tensor([self.period - counted % self.period], dtype=self._like.dtype, device=device),
+            torch.tensor([0.0 if y is None else y], dtype=torch.float64, device=self._like.device),
+            self._observed[y is not None],
+            self._remaining[counted % self.period],
         )
         x_BD, state = self.core.step(observation, state)  # type: ignore[operator]
         return x_BD[0].tolist(), state

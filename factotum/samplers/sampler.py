@@ -11,7 +11,6 @@ import random
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,9 +19,9 @@ from torch import nn
 
 from factotum.core.checks import UserError, missing_extra
 from factotum.samplers.cube import Cube, new_point
+from factotum.samplers.memory import Memory, Space
 from factotum.samplers.replay import DEFAULT_WEIGHTS, Replay, Told, core_of, fits, trained_dimensions
 from factotum.samplers.snap import Snap
-from factotum.samplers.union import Union
 
 try:
     import optuna
@@ -33,17 +32,14 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-Space = Mapping[str, BaseDistribution]
-
 MOST_PENDING = 16
 """Running trials that are fed at most, the newest."""
 LOST_AFTER = 32
 """So many later trials have ended: a running one belongs to a worker that died."""
 LOST_EMPTY_AFTER = 8
 """The same for a running trial that has not taken any value yet, which takes milliseconds."""
-KEPT = 4
-"""Search spaces of a study, the newest, for which replays are kept."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+RUNNING = TrialState.RUNNING
 
 
 class RNNSampler(optuna.samplers.BaseSampler):
@@ -104,7 +100,7 @@ class RNNSampler(optuna.samplers.BaseSampler):
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._memories: WeakKeyDictionary[Any, dict[int, _Memory]] = WeakKeyDictionary()
+        self._memories: WeakKeyDictionary[Any, dict[int, Memory]] = WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what a replay restores."""
@@ -119,12 +115,13 @@ class RNNSampler(optuna.samplers.BaseSampler):
         self._raise_error_if_multi_objective(study)
         if self.search_space is not None:
             return dict(self.search_space)
-        finished = _in_order_of_completion(study.get_trials(deepcopy=False))
-        if len(finished) >= self.core.config.budget:
+        ended = _ended(study.get_trials(deepcopy=False))
+        if len(ended) >= self.core.config.budget:
             return self._other(trial).infer_relative_search_space(study, trial)
         with self._lock:
             memory = self._memory(study)
-            memory.union.update(_keys(finished), finished)
+            finished, keys = memory.in_order(ended)
+            memory.union.update(keys, finished)
             if not memory.union.space or self._fits(memory.cube(memory.union.space)):
                 return dict(memory.union.space)
             return memory.union.common()
@@ -137,13 +134,11 @@ class RNNSampler(optuna.samplers.BaseSampler):
         if not search_space:
             return {}
         trials = study.get_trials(deepcopy=False)
-        finished = _in_order_of_completion(trials)
+        ended = _ended(trials)
         with self._lock:
-            memory = self._memory(study)
-            cube = memory.cube(search_space)
-            if self._in_reach(cube, len(finished)):
-                replay = memory.replay(search_space, self)
-                return self._propose(study, trial, trials, finished, cube, replay)
+            cube = self._memory(study).cube(search_space)
+            if self._in_reach(cube, len(ended)):
+                return self._propose(study, trial, trials, ended, search_space)
         return self._other(trial).sample_relative(study, trial, search_space)
 
     def _propose(
@@ -151,16 +146,21 @@ class RNNSampler(optuna.samplers.BaseSampler):
         study: Study,
         trial: FrozenTrial,
         trials: Sequence[FrozenTrial],
-        finished: Sequence[FrozenTrial],
-        cube: Cube,
-        replay: Replay,
+        ended: Sequence[FrozenTrial],
+        space: Space,
     ) -> dict[str, Any]:
+        memory = self._memory(study)
+        cube, replay = memory.cube(space), memory.replay(space, self._new_replay)
+        finished, keys = memory.in_order(ended)
         sign = -1.0 if study.directions[0] == StudyDirection.MAXIMIZE else 1.0
         running = [cube.to_cube(params) for params in _running(trials, finished, trial)]
-        x, guessed = replay.propose(_keys(finished), lambda i: _told(finished[i], cube, sign), running)
+        x, guessed = replay.propose(keys, lambda i: _told(finished[i], cube, sign), running)
         taken = {tuple(cube.to_cube(cube.from_cube(place))) for place in guessed}
         taken |= {tuple(place) for place in running}
         return new_point(x, cube, (replay.points, taken), random.Random(f"{self.seed} {trial.number}"))
+
+    def _new_replay(self, dimensions: int, snap: Snap) -> Replay:
+        return Replay(self.core, dimensions, self.n_trials, self.seed, snap)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -233,35 +233,8 @@ class RNNSampler(optuna.samplers.BaseSampler):
             self._told.add(what)
             warnings.warn(f"RNNSampler: {message}", stacklevel=3)
 
-    def _memory(self, study: Study) -> _Memory:
-        return self._memories.setdefault(study._storage, {}).setdefault(study._study_id, _Memory())
-
-
-class _Memory:
-    """What saves time on one study; all of it can be found again from the study's trials."""
-
-    def __init__(self) -> None:
-        self.union = Union()
-        self._cubes: list[tuple[Space, Cube]] = []
-        self._replays: list[tuple[Space, Replay]] = []
-
-    def cube(self, space: Space) -> Cube:
-        for known, cube in self._cubes:
-            if known == space:
-                return cube
-        self._cubes.insert(0, (dict(space), Cube.of_space(space)))
-        del self._cubes[KEPT:]
-        return self._cubes[0][1]
-
-    def replay(self, space: Space, sampler: RNNSampler) -> Replay:
-        for known, replay in self._replays:
-            if known == space:
-                return replay
-        cube = self.cube(space)
-        replay = Replay(sampler.core, cube.dimensions, sampler.n_trials, sampler.seed, Snap(cube))
-        self._replays.insert(0, (dict(space), replay))
-        del self._replays[KEPT:]
-        return replay
+    def _memory(self, study: Study) -> Memory:
+        return self._memories.setdefault(study._storage, {}).setdefault(study._study_id, Memory())
 
 
 def _check_space(space: Space) -> None:
@@ -270,12 +243,8 @@ def _check_space(space: Space) -> None:
     Cube.of_space(space)
 
 
-def _in_order_of_completion(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    return sorted((one for one in trials if one.state in FINISHED), key=attrgetter("datetime_complete"))
-
-
-def _keys(finished: Sequence[FrozenTrial]) -> list[Any]:
-    return [(one.number, one.datetime_complete) for one in finished]
+def _ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [one for one in trials if one.state in FINISHED]
 
 
 def _told(trial: FrozenTrial, cube: Cube, sign: float) -> Told:
@@ -293,7 +262,7 @@ def _running(
 
     One that has no parameters yet is about to take some: whoever has the higher number minds the other.
     """
-    running = [one for one in trials if one.state == TrialState.RUNNING and one.number != mine.number]
+    running = [one for one in trials if one.state is RUNNING and one.number != mine.number]
     found = []
     for one in running[-MOST_PENDING:]:
         params = {**one.system_attrs.get("fixed_params", {}), **one.params}

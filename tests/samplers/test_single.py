@@ -1,4 +1,4 @@
-"""The fast path for one function is the core's own step, part by part and as a whole."""
+"""The fast paths for one function, compiled and in NumPy, are the core's own step, part by part and as a whole."""
 
 import copy
 import pickle
@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factotum.samplers import single, single_surrogate, surrogate
+from factotum.samplers import native, single, single_surrogate, surrogate
 from factotum.samplers.acquisition import AcquisitionCore
 from factotum.samplers.acquisition_state import note
 from factotum.samplers.candidates import draw, spread
@@ -32,23 +32,25 @@ def observation(x_BD, y_B, observed=True, left=12.0):
 
 def nearly_tied(core, told, state, *points_BD):
     """Whether candidates score the same up to rounding, which machines and libraries do differently."""
-    scene, _ = core._look(note(told, state), told.remaining_B)
+    scene, _ = core._look(note(told, state), told)
     judged = core._judge(scene, torch.stack([x_BD.double() for x_BD in points_BD], 1))
     score_B2 = core._score(scene, judged, judged.gain_BVC.amax(2, keepdim=True))
     return float(score_B2.detach().diff().abs()) < 1e-2
 
 
 def both(core, told, state):
-    """With and without gradients: the batched path and the one for single functions."""
-    with torch.no_grad():
-        fast = core.step(told, state)
+    """With and without gradients: the batched path and those for single functions."""
     with torch.enable_grad():
         slow = core.step(told, state)
-    assert torch.allclose(fast[0], slow[0], atol=1e-6) or nearly_tied(core, told, state, fast[0], slow[0])
-    for name in ("x_BND", "y_BN", "pending_BPD", "log_lengthscale_BD", "log_noise_B"):
-        a, b = getattr(fast[1], name), getattr(slow[1], name).detach()
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5, msg=name)
-    assert fast[1].steps == slow[1].steps
+    for path in [single, native] if native.ready(core) and len(slow[1].y_BN[0]) else [core]:
+        with torch.no_grad():
+            fast = path.step(core, told, note(told, state)) if path is not core else core.step(told, state)
+        same = torch.allclose(fast[0], slow[0], atol=1e-6)
+        assert same or nearly_tied(core, told, state, fast[0], slow[0])
+        for name in ("x_BND", "y_BN", "pending_BPD", "log_lengthscale_BD", "log_noise_B"):
+            a, b = getattr(fast[1], name), getattr(slow[1], name).detach()
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5, msg=name)
+        assert fast[1].steps == slow[1].steps
     return fast
 
 
@@ -158,6 +160,7 @@ def test_changed_weights_are_seen():
     assert not torch.equal(before, changed)
     for copied in (copy.deepcopy(core), pickle.loads(pickle.dumps(core))):
         assert copied.kept is None
+        assert copied.ready is None
         copied.load_state_dict(other.state_dict())
         both(copied, told, state)
     assert torch.equal(changed, both(core, told, state)[1].log_lengthscale_BD)
