@@ -16,12 +16,15 @@ COMMANDS = {
     "collect": "expert demonstrations into Minari datasets",
     "data": "list, show and validate datasets",
     "train": "one Gato on all datasets",
+    "train-teacher": "a Q-network that plays one game, to be distilled: `train-teacher minatar-breakout`",
     "meta-train": "a learned optimizer from nothing: `meta-train sampler RUN` or `meta-train optimizer RUN`",
     "tune": "the parameters of any command or Python callable, from a search-space file",
     "bench": "the learned optimizer beside tuned ones on your model: `bench optimizer --model MODULE:FUNCTION`",
     "evaluate": "a checkpoint or a baseline on tasks, every episode's score stored",
     "play": "watch a checkpoint or an expert, or write a video",
     "report": "a run as one offline HTML file",
+    "distill": "experts become one small, fast policy: one teacher, many, or teachers that still learn",
+    "export": "a policy as an ONNX file or a torch archive, which run without this package",
     "quickstart": "all of it in ten minutes: collect, train, evaluate, report",
 }
 

@@ -246,7 +246,7 @@ class FineTuner:
         return {"steps": self.steps, "updates": self.updater.updates, "generator": drawn}
 
     def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, goes_on: bool = False) -> None:
-        """Go on from a checkpoint, which lies between pieces of play; so it makes no difference if the world goes on."""
+        """Go on from a checkpoint, which lies between pieces of play: whether the world goes on makes no difference."""
         self.steps, self.filled = state["steps"], 0
         self.updater.load(tensors, state["updates"])
         self.generator.bit_generator.state = state["generator"]

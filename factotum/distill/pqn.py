@@ -215,4 +215,4 @@ def default_pqn(observation_shape: tuple[int, ...]) -> PQNConfig:
             last_epsilon=0.01,
             clip_rewards=True,
         )
-    return PQNConfig(environments=64, rollout=16, minibatches=8, learning_rate=1e-3)
+    return PQNConfig(environments=64, rollout=16, epochs=3, minibatches=8, learning_rate=1e-3)

@@ -10,11 +10,13 @@ import tyro
 
 from factotum.core.checks import UserError
 from factotum.core.files import read_json
+from factotum.recipes.distill_report import is_distillation, report_run
 from factotum.recipes.evaluate import summarise_run
 from factotum.training.optimizer_report import write_optimizer_report
 from factotum.training.records import read_episodes
 from factotum.training.report import write_report
 from factotum.training.search_report import write_search_report
+from factotum.training.teacher_report import teacher_evaluation, write_teacher_report
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ def main(args: Args) -> Path:
         raise UserError(f"run: expected the folder of a run, found none at {args.run}")
     if (args.run / "held_out.json").is_file() and args.agent is None:
         path = _write_meta_report(args)
+        print(f"report: {path}")
+        return path
+    if args.agent is None and (evaluation := teacher_evaluation(args.run)) is not None:
+        path = write_teacher_report(args.run, evaluation, title=args.title, out=args.out)
+        print(f"report: {path}")
+        return path
+    if is_distillation(args.run) and args.agent is None:
+        path = report_run(args.run, title=args.title, out=args.out)
         print(f"report: {path}")
         return path
     evaluated = bool(read_episodes(args.run / "evaluation"))

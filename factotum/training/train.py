@@ -81,6 +81,7 @@ def train(
     on_checkpoint: OnCheckpoint | None = None,
     feedback: Feedback | None = None,
     settings: Mapping[str, Any] | None = None,
+    stop: int | None = None,
 ) -> TrainResult:
     """Train a model in a run's folder, going on from its newest checkpoint if there is one.
 
@@ -102,9 +103,11 @@ def train(
         on_checkpoint: called by the main process with each finished checkpoint folder and its step.
         feedback: adapts to the metrics of each step; called on every rank.
         settings: JSON values of what else shapes the run (model, data); resuming with others is refused.
+        stop: updates in all after which to write a checkpoint and return, for what is done between updates; going
+            on later is bit-equal to not having stopped, and the learning rate's schedule is not shortened.
 
     Returns:
-        Where it ended; at once if the run was finished before.
+        Where it ended; at once if the run was finished, or at `stop`, before.
 
     Raises:
         UserError: changed settings, a damaged checkpoint, a full disk, a loss that is not finite.
@@ -126,14 +129,14 @@ def train(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    loop = _Loop(config, Path(run), make_model, batch_source, save_model, feedback, settings)
+    loop = _Loop(config, Path(run), make_model, batch_source, save_model, feedback, settings, stop)
     with files.locked(loop.run) if loop.main else contextlib.nullcontext():
         if loop.main:
             files.remove_temporary(loop.run)
         loop.accelerator.wait_for_everyone()
         newest = files.latest_checkpoint(loop.run)
         tensors = loop.read(newest) if newest is not None else None
-        if newest is None or loop.step < config.steps:
+        if newest is None or loop.step < loop.stop:
             loop.build(objective, load_model, newest, tensors)
             newest = loop.advance(on_checkpoint)
     lines = read_metrics(loop.run)
@@ -152,6 +155,7 @@ class _Loop:
         save_model: ModelFiles,
         feedback: Feedback | None,
         settings: Mapping[str, Any] | None,
+        stop: int | None,
     ):
         self.config, self.run, self.make_model, self.batch_source = config, run, make_model, batch_source
         self.save_model, self.feedback = save_model, feedback
@@ -159,6 +163,7 @@ class _Loop:
         self.accelerator = distributed.make_accelerator(config.device)
         self.main, self.device = self.accelerator.is_main_process, self.accelerator.device
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self.stop = config.steps if stop is None else min(stop, config.steps)
         self.step, self.tokens, self.seconds_before = 0, 0, 0.0
         self.window = WeightedMeans()
         self.pending: tuple[int, dict[str, float]] | None = None
@@ -211,7 +216,7 @@ class _Loop:
         with self.bar, self.batches, contextlib.closing(self.log) if self.log else contextlib.nullcontext():
             while True:
                 self._update()
-                last = self.step == config.steps or self._time_is_up()
+                last = self.step == self.stop or self._time_is_up()
                 if self.step % config.log_every == 0 or self.step == config.steps:
                     self._write_metrics()
                 if self.step % config.checkpoint_every == 0 or last:

@@ -1,5 +1,8 @@
 """MinAtar's games side by side: (C, 10, 10) bool observations; conventions in `suites/minatar.py`.
 
+Freeway ends when its clock of 2,500 steps has run out, which cannot be seen: that is a time limit, so its episodes
+are truncated, never terminated. (To a learner of values an end for good after any step is noise, and as rows
+played side by side meet it at once it made the policy collapse: docs/distill.md.)
 Plays in the calling thread. A snapshot holds the games whole, random numbers included.
 """
 
@@ -13,6 +16,9 @@ from gymnasium import spaces
 from factotum.core.checks import UserError
 from factotum.worlds.suites.minatar import CELLS, GAMES, MAX_STEPS, Game
 from factotum.worlds.vector_base import Transition, require_actions, require_count, row_seeds
+
+CLOCKED = {"freeway"}
+"""Games that end by a clock alone."""
 
 CONSTANT = {"channels", "action_map", "random"}
 """Attributes of a game that a snapshot leaves out."""
@@ -35,7 +41,7 @@ class VectorMinAtar:
         self.name, self.count = f"minatar/{game}", count
         self.observation_space: spaces.Box = spaces.Box(0, 1, (channels, CELLS, CELLS), bool)  # type: ignore[arg-type]
         self.action_space: spaces.Discrete | spaces.Box = spaces.Discrete(len(minimal))
-        self._minimal = np.array(minimal)
+        self._minimal, self._clocked = np.array(minimal), game in CLOCKED
         self._steps: np.ndarray | None = None
         self._over = np.zeros(count, bool)
 
@@ -61,8 +67,9 @@ class VectorMinAtar:
                 reward[row], ended[row] = game.act(actions[row])
         self._steps = np.where(begun, 0, self._steps + 1)
         terminated = np.array(ended, bool)
-        truncated = (self._steps >= MAX_STEPS) & ~terminated
-        self._over = terminated | truncated
+        self._over = terminated | (self._steps >= MAX_STEPS)
+        truncated = self._over & (~terminated | self._clocked)
+        terminated &= ~truncated
         return Transition(self._observe(), np.array(reward, np.float32), terminated, truncated, begun)
 
     def _observe(self) -> np.ndarray:

@@ -19,7 +19,7 @@ from factotum.training import learner
 from factotum.training.config import TrainConfig
 from factotum.training.metrics import read_metrics
 from factotum.training.train import train
-from tests.training.identity import Batch, Model, batch_at, load, objective, save, train_identity
+from tests.training.identity import Batch, Levels, Model, batch_at, load, objective, save, train_identity
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,6 +129,17 @@ def test_a_time_limit_stops_and_goes_on_bit_equal(tmp_path):
         steps.append(result.step)
     assert steps == [1, 2, 3, 4, 5, 6]
     assert result.finished
+    assert checkpoint_bytes(result.checkpoint) == checkpoint_bytes(whole.checkpoint)
+    assert untimed(tmp_path / "parts") == untimed(tmp_path / "whole")
+
+
+def test_stops_where_told_and_goes_on_bit_equal(tmp_path):
+    whole = start(tmp_path / "whole", small(steps=6, log_every=4), feedback=Levels())
+    steps = []
+    for stop in (3, 3, 4, 9):
+        result = start(tmp_path / "parts", small(steps=6, log_every=4), feedback=Levels(), stop=stop)
+        steps.append((result.step, result.finished))
+    assert steps == [(3, False), (3, False), (4, False), (6, True)]
     assert checkpoint_bytes(result.checkpoint) == checkpoint_bytes(whole.checkpoint)
     assert untimed(tmp_path / "parts") == untimed(tmp_path / "whole")
 

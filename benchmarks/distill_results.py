@@ -1,0 +1,193 @@
+"""Results of `benchmarks/distill.py`: one JSON line a finished student, and the table of asked and measured over seeds.
+
+A student is known by its arm, its game ("all" for one network of all games), the seed of its teachers and its own.
+Seeds are two levels: students of the same teacher differ by `student`. Of runs that are not all there, each game's
+numbers are over the largest set of teachers that have equally many students.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from factotum.core.checks import UserError
+from factotum.core.files import append_json_line, read_json_lines
+from factotum.training import paired
+from factotum.training.paired import Paired
+
+RESULTS = Path(__file__).parent / "results" / "distill"
+RUNS = "runs.jsonl"
+
+ASKED = {
+    "kl-100": "≥ 100 %", "kl-25": "≥ 100 %", "kl-7": "≥ 97 %", "kl-4": "≥ 84 %", "multi-kl": "≥ 89 %",
+    "nll-100": "below KL", "mse-100": "below NLL", "multi-dqn": "below the students",
+}  # fmt: skip
+"""What was asked of the geometric mean of scores over the teachers'."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One student to be made.
+
+    >>> Job("kl-4", "breakout", 2, 0).name
+    'kl-4.breakout.t2.s0'
+    """
+
+    arm: str
+    game: str
+    teacher: int
+    student: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.arm}.{self.game}.t{self.teacher}.s{self.student}"
+
+
+def load(folder: Path) -> dict[Job, Row]:
+    """All finished students; of one that was made again the last."""
+    rows = read_json_lines(folder / RUNS)
+    return {Job(row["arm"], row["game"], row["teacher"], row["student"]): row for row in rows}
+
+
+def add(folder: Path, job: Job, evaluation: dict[str, Any], seconds: dict[str, float]) -> None:
+    """Note a finished student."""
+    games = [
+        {key: value for key, value in game.items() if key not in ("teacher", "random_episodes_shared")}
+        for game in evaluation["games"]
+    ]
+    row = {**vars(job), "of": evaluation["of"], "parameters": evaluation["student"]["parameters"]}
+    row |= {"latency_ms": evaluation["student"]["latency_ms"], "seconds": seconds, "games": games}
+    append_json_line(folder / RUNS, row)
+
+
+def scores(rows: dict[Job, Row], arm: str) -> list[Paired]:
+    """An arm's scores of each game, over the seeds of teachers and students that are there in full.
+
+    >>> scores({}, "kl-100")
+    []
+    """
+    found: dict[str, dict[tuple[int, int], Row]] = {}
+    for job, row in rows.items():
+        if job.arm == arm:
+            for game in row["games"]:
+                found.setdefault(game["task"], {})[job.teacher, job.student] = game
+    return [_paired(task, runs) for task, runs in sorted(found.items())]
+
+
+def _paired(task: str, runs: dict[tuple[int, int], Row]) -> Paired:
+    """The largest rectangle: teachers by how many students they have, students by their number."""
+    students = {
+        teacher: sorted(s for t, s in runs if t == teacher) for teacher in sorted({t for t, _ in runs})
+    }
+    options = [
+        [(t, own[:count]) for t, own in students.items() if len(own) >= count]
+        for count in range(1, max(map(len, students.values())) + 1)
+    ]
+    chosen = max(options, key=lambda option: sum(len(own) for _, own in option))
+    random = [runs[t, s]["random_scores"] for t, own in chosen for s in own]
+    return Paired(
+        task,
+        np.array([[runs[t, s]["student_scores"] for s in own] for t, own in chosen]),
+        np.array([runs[t, own[0]]["teacher_scores"] for t, own in chosen]),
+        random=float(np.mean(random)),
+    )
+
+
+def table(folder: Path, repetitions: int = 2000) -> None:
+    """Print asked beside measured, then each game's ratio."""
+    rows = load(folder)
+    if not rows:
+        raise UserError(f"expected finished students in {folder / RUNS}, found none")
+    arms = list(dict.fromkeys(job.arm for job in rows))
+    arms.sort(key=lambda arm: list(ASKED).index(arm) if arm in ASKED else len(ASKED))
+    console = Console(width=200, highlight=False)
+    console.print(_asked_and_measured(rows, arms, repetitions))
+    console.print(_games(rows, arms))
+    console.print(_agreement(rows, arms))
+
+
+def _asked_and_measured(rows: dict[Job, Row], arms: Sequence[str], repetitions: int) -> Table:
+    head = (
+        "arm", "asked", "geometric mean", "over teachers", "over students", "above random", "IQM of runs", "parameters",
+        "games", "runs", "min/run",
+    )  # fmt: skip
+    out = Table(*head, box=box.SIMPLE, title="Students over teachers, per cent; 95 % intervals over seeds")
+    for arm in arms:
+        games = scores(rows, arm)
+        own = [row for job, row in rows.items() if job.arm == arm]
+
+        def interval(statistic: paired.Statistic, over: tuple[paired.Level, ...] = paired.SEEDS) -> str:
+            return _interval(paired.seed_bootstrap(games, statistic, over=over, repetitions=repetitions))  # noqa: B023
+
+        ratio = paired.geometric_mean_ratio
+        out.add_row(
+            arm,
+            ASKED.get(arm, "–"),
+            f"{_percent(ratio(games))} {interval(ratio)}",
+            interval(ratio, ("teachers",)),
+            interval(ratio, ("students",)) if games[0].student_KJN.shape[1] > 1 else "one student",
+            f"{_percent(paired.geometric_mean_normalised(games))} {interval(paired.geometric_mean_normalised)}",
+            f"{_percent(paired.interquartile_ratio(games))} {interval(paired.interquartile_ratio)}",
+            f"{np.mean([row['parameters'] for row in own]):,.0f}",
+            str(len(games)),
+            str(len(own)),
+            f"{np.mean([sum(row['seconds'].values()) for row in own]) / 60:.1f}",
+        )
+    return out
+
+
+def _games(rows: dict[Job, Row], arms: Sequence[str]) -> Table:
+    tasks = sorted({game["task"] for row in rows.values() for game in row["games"]})
+    head = [name for task in tasks for name in (task.partition("/")[2], "")]
+    out = Table(
+        "arm",
+        *head,
+        box=box.SIMPLE,
+        title="Score / teacher's score, and their ratio with its interval over seeds",
+    )
+    for arm in arms:
+        cells = []
+        found = {game.game: game for game in scores(rows, arm)}
+        for task in tasks:
+            game = found.get(task)
+            if game is None:
+                cells += ["–", ""]
+                continue
+            bounds = paired.seed_bootstrap([game], lambda one: paired.score_ratio(one[0]), repetitions=1000)
+            cells += [
+                f"{game.student_KJN.mean():.1f}/{game.teacher_KN.mean():.1f}",
+                f"{_percent(paired.score_ratio(game))} {_interval(bounds)}",
+            ]
+        out.add_row(arm, *cells)
+    return out
+
+
+def _agreement(rows: dict[Job, Row], arms: Sequence[str]) -> Table:
+    out = Table(
+        "arm", "teachers' states", "students' states", box=box.SIMPLE, title="Agreement with the teacher"
+    )
+    for arm in arms:
+        games = [game for job, row in rows.items() if job.arm == arm for game in row["games"]]
+        means = [
+            np.mean([game[f"agreement_on_{who}_states"] for game in games]) for who in ("teacher", "student")
+        ]
+        out.add_row(arm, *map(_percent, means))
+    return out
+
+
+def _percent(value: float) -> str:
+    return "undefined" if not np.isfinite(value) else f"{100 * value:.1f}"
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return "" if not np.isfinite(bounds).all() else f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
