@@ -99,6 +99,7 @@ def main(args: Args) -> list[Exported]:
     finally:
         torch.set_num_threads(before)
     console().print(_table(tasks, done))
+    print(f"written to {out}")
     return done
 
 
@@ -211,7 +212,7 @@ def _table(tasks: tuple[str, ...], done: list[Exported]) -> Table:
     for task, one in zip(tasks, done, strict=True):
         table.add_row(
             task,
-            str(one.file),
+            one.file.name,
             f"{one.file.stat().st_size / 1000:.0f}",
             f"{one.parameters:,}",
             f"{one.difference:.1e}",
