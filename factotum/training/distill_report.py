@@ -214,7 +214,7 @@ def learning_figure(
 
     >>> figure = learning_figure([{"step": 1, "loss": 1.0, "agreement": 0.5}], [{"hour": 0, "task": "a", "score": 2.0}])
     >>> [axes.get_title(loc="left") for axes in figure.axes]
-    ['loss', "agreement with the teacher", 'score of who plays']
+    ['loss', 'agreement with the teacher', 'score of who plays']
     """
     series = collect_series(metrics)
     names = {
