@@ -93,8 +93,9 @@ def run(
     games: tuple[str, ...] = GAMES,
     seeds: int = 5,
     students: int = 1,
-    hours: int = 20,
+    hours: int = 10,
     scale: float = 0.1,
+    steps_per_hour: int = 540_000,
     episodes: int = 100,
     part: tuple[int, int] = (0, 1),
     keep: bool = False,
@@ -110,7 +111,8 @@ def run(
         seeds: of teachers.
         students: seeds of students of each teacher.
         hours: of the schedule.
-        scale: share of the paper's hour.
+        scale: share of an hour's steps and updates.
+        steps_per_hour: of play; ten times the paper's, since MinAtar plays faster than a network learns.
         episodes: of each game that student and teacher are measured on.
         part: (i, n): every n-th student from the i-th on, for several processes.
         keep: leave replays and checkpoints of finished students in place.
@@ -123,7 +125,8 @@ def run(
         print(f"\n{job.name} ({number + 1} of {len(todo)})", flush=True)
         folder = out / job.name
         started = time.perf_counter()
-        evaluation = distill.main(arguments(job, teachers, folder, games, hours, scale, episodes))
+        schedule = Schedule(hours=hours, scale=scale, steps_per_hour=steps_per_hour)
+        evaluation = distill.main(arguments(job, teachers, folder, games, schedule, episodes))
         results.add(results_folder, job, evaluation, _seconds(folder, time.perf_counter() - started))
         if not keep:
             for name in ("play", "checkpoints", "teachers"):
@@ -155,7 +158,7 @@ def jobs(arms: Sequence[str], games: Sequence[str], seeds: int, students: int) -
 
 
 def arguments(
-    job: Job, teachers: Path, folder: Path, games: Sequence[str], hours: int, scale: float, episodes: int
+    job: Job, teachers: Path, folder: Path, games: Sequence[str], schedule: Schedule, episodes: int
 ) -> distill.Args:
     """What `factotum distill` is asked for a student.
 
@@ -175,12 +178,18 @@ def arguments(
         student=arm["student"],
         out=folder,
         loss=distill.Loss(loss=arm.get("loss")),
-        schedule=Schedule(hours=hours, scale=scale),
-        play=PlayConfig(acting=arm.get("acting", "teacher"), environments=32, threads=1),
-        learning=Learning(rows=128, learning_rate=1e-3, seed=1000 * job.teacher + job.student, device="cpu"),
+        schedule=schedule,
+        play=PlayConfig(acting=arm.get("acting", "teacher"), environments=64, threads=1),
+        learning=Learning(
+            rows=512,
+            learning_rate=1e-3,
+            precision="bf16",
+            seed=1000 * job.teacher + job.student,
+            device="cpu",
+        ),
         baseline=arm.get("baseline", "none"),
         episodes=episodes,
-        score_every=hours // 10 if online else 0,
+        score_every=max(1, schedule.hours // 10) if online else 0,
         shared_scores=folder.parent / "shared",
     )
 
