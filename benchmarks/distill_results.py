@@ -60,12 +60,14 @@ def load(folder: Path) -> dict[Job, Row]:
 
 
 def add(folder: Path, job: Job, evaluation: dict[str, Any], seconds: dict[str, float]) -> None:
-    """Note a finished student."""
+    """Note a finished student; where its teachers lie is left out."""
     games = [
         {key: value for key, value in game.items() if key not in ("teacher", "random_episodes_shared")}
         for game in evaluation["games"]
     ]
-    row = {**vars(job), "of": evaluation["of"], "parameters": evaluation["student"]["parameters"]}
+    versions = [[task, version] for task, _, version in evaluation["of"]["teachers"]]
+    row = {**vars(job), "of": {**evaluation["of"], "teachers": versions}}
+    row["parameters"] = evaluation["student"]["parameters"]
     row |= {"latency_ms": evaluation["student"]["latency_ms"], "seconds": seconds, "games": games}
     append_json_line(folder / RUNS, row)
 
