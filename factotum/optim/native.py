@@ -76,14 +76,14 @@ def pack(core: HierarchicalRNNCore) -> Kernel:
         found = library(core.config)
     except BuildError as error:
         raise UserError(f"the native kernel is not available: {error}") from error
-    kernel = Kernel(core.config, found, _weights(core))
+    kernel = Kernel(core.config, found, packed_weights(core))
     assert found.weight_count() == kernel.weights.numel()
     return kernel
 
 
 @torch.no_grad()
-def _weights(core: HierarchicalRNNCore) -> Tensor:
-    """struct Weights of native.cpp.
+def packed_weights(core: HierarchicalRNNCore) -> Float[Tensor, " W"]:
+    """struct Weights of native.cpp, which the kernels of a GPU have too (without attention).
 
     Logits times -log2(e), the candidate times 2 log2(e), so that 2^x is enough. The kernel knows differences of log
     magnitudes to the first, D_s = gamma_s - gamma_0, as gammas add up to 0: sum w_s gamma_s = sum (w_s - mean w) D_s.

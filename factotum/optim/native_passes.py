@@ -11,28 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from factotum.core.checks import UserError
 from factotum.optim import native
-from factotum.optim.blocks import Share, Work
-from factotum.optim.model import HierarchicalRNNCore, Slots
+from factotum.optim.blocks import Work
+from factotum.optim.model import Slots
 from factotum.optim.optimizer_state import SCALAR_SLOTS, SWAP
-from factotum.optim.passes import Passes, TorchPasses
 from factotum.optim.sharding import local_part
-
-
-def check_suits(parameter: Tensor, gradient: Tensor, name: str) -> None:
-    """Refuse a tensor that the kernel cannot work on.
-
-    Raises:
-        UserError: naming what it is.
-    """
-    part = local_part(parameter)
-    if not native.fits(part) or gradient.dtype not in native.TYPES:
-        kind = "dense" if part.is_contiguous() else "strided"
-        raise UserError(
-            f"{name}: expected dense float32, bfloat16 or float16 on the CPU (fused=True), got a {kind} "
-            f"{part.dtype} on {part.device} with a gradient of {gradient.dtype}"
-        )
 
 
 def suit(works: Sequence[Work]) -> bool:
@@ -63,17 +46,6 @@ class Program:
             self._kept = [[torch.empty(shape, dtype=torch.float32) for shape in shapes] for _ in range(count)]
             self._shapes = shapes
         return self._kept
-
-
-def make_passes(
-    program: Program,
-    core: HierarchicalRNNCore,
-    works: Sequence[Work],
-    share: Share,
-    sound: Tensor | None,
-) -> Passes:
-    """The kernel's passes where the tensors of a device suit it, plain torch's otherwise."""
-    return NativePasses(program, works) if suit(works) else TorchPasses(core, works, share, sound)
 
 
 class NativePasses:

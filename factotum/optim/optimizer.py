@@ -5,9 +5,8 @@ What it does not know: how the rule was learned, losses, models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,11 @@ import torch
 from torch import Tensor
 
 from factotum.core.checks import UserError
-from factotum.optim import native
 from factotum.optim.blocks import Plan, Work, make_plan
 from factotum.optim.differentiable import advance_differentiably
+from factotum.optim.fused import Programs, check_suits
 from factotum.optim.gradients import Given, all_finite, check_gradient, require_finite
 from factotum.optim.model import HierarchicalRNNCore
-from factotum.optim.native_passes import Program, check_suits, make_passes, suit
 from factotum.optim.optimizer_state import GLOBAL, SWAP, check_shape, new_state
 from factotum.optim.options import check_group, check_options
 from factotum.optim.passes import MakePasses, TorchPasses, advance
@@ -52,7 +50,8 @@ class HierarchicalRNN(torch.optim.Optimizer):
         capturable: never read from the device, so that a step can be captured in a CUDA graph. Gradients that are not
             finite then leave everything as it is, in place of an error.
         differentiable: let gradients flow through the step (through the weights too, if a core was given).
-        fused: the native kernel: None uses it where it can be used, True insists, False does without.
+        fused: a kernel, in C++ on a CPU, in Triton on a GPU: None uses it where it can be used, True insists, False
+            does without.
         state_dtype: of the state of each scalar: torch.bfloat16 takes half of the memory of torch.float32.
         attention: gradients are taken at attended locations: while training, the parameters are those; call `eval()`
             before the model is evaluated or saved, and `train()` before it is trained on. For weights that know it.
@@ -107,7 +106,7 @@ class HierarchicalRNN(torch.optim.Optimizer):
         """What is made anew after copying."""
         self._cores: dict[torch.device, HierarchicalRNNCore] = {}
         self._plans: dict[Any, Plan] = {}
-        self._program: Program | None = None
+        self._programs = Programs(self.core)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "core": self.core, "state_dtype": self.state_dtype}
@@ -181,7 +180,7 @@ class HierarchicalRNN(torch.optim.Optimizer):
         if self._may_not_read():
             sound = all_finite(givens)
         else:
-            require_finite(givens, None if self._program is None else self._program.kernel)
+            require_finite(givens, self._programs.checker)
         for group in self.param_groups:
             self._init_group(group)
         works = [self._work(given) for given in givens]
@@ -191,7 +190,7 @@ class HierarchicalRNN(torch.optim.Optimizer):
             owner[GLOBAL] = next_global[0]
             return
         plan = self._plan(chosen)
-        passes = self._passes(works)
+        passes = self._passes()
         owner[GLOBAL].copy_(advance(works, owner[GLOBAL][None], self._core_on, plan, passes, sound)[0])
 
     def _may_not_read(self) -> bool:
@@ -220,7 +219,7 @@ class HierarchicalRNN(torch.optim.Optimizer):
             if group["differentiable"] and is_split(parameter):
                 raise UserError(f"{name}: expected whole tensors with differentiable=True, got a DTensor")
             if group["fused"]:
-                check_suits(parameter, givens[-1].gradient, name)
+                check_suits(parameter, givens[-1].gradient, self.core.config, name)
             if not torch.compiler.is_compiling():  # which must not see the state before `_init_group`
                 check_shape(parameter, self.state.get(parameter), name)
         return givens
@@ -268,21 +267,10 @@ class HierarchicalRNN(torch.optim.Optimizer):
             self._plans[key] = make_plan(extents, key[0], self.core.readout.dtype)
         return self._plans[key]
 
-    def _passes(self, works: Sequence[Work]) -> MakePasses:
-        """The native kernel where it can be used and is wanted, plain torch otherwise."""
-        if (
-            self.defaults["fused"] is False
-            or self._may_not_read()
-            or self.core.readout.dtype != torch.float32
-        ):
-            return TorchPasses
-        if (
-            self._program is None
-            and any(suit([work]) for work in works)
-            and native.available(self.core.config)
-        ):
-            self._program = Program(native.pack(self.core))
-        return TorchPasses if self._program is None else partial(make_passes, self._program)
+    def _passes(self) -> MakePasses:
+        """A kernel where it can be used and is wanted, plain torch otherwise."""
+        plain = self.defaults["fused"] is False or self.core.readout.dtype != torch.float32
+        return TorchPasses if plain or torch.compiler.is_compiling() else self._programs.make
 
     @torch._disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from factotum.core.checks import UserError
-from factotum.optim import native
+from factotum.optim import fused
 from factotum.optim.model import HierarchicalRNNCore
 
 STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float64)
@@ -44,7 +44,7 @@ def check_options(options: Mapping[str, Any], core: HierarchicalRNNCore, state_d
                 raise UserError(f"{name} and {other}: expected at most one to be True, got both")
     if options["fused"] and (state_dtype == torch.float64 or core.readout.dtype != torch.float32):
         raise UserError(f"fused: expected state and weights of at most single precision, got {state_dtype}")
-    if options["fused"] and (reason := native.why_not(core.config)):
+    if options["fused"] and (reason := fused.why_not(core.config)):
         raise UserError(f"fused: expected a native kernel, there is none: {reason}")
     if options["attention"] != core.config.attention:
         has = "attention" if core.config.attention else "no attention"

@@ -10,6 +10,7 @@ Letters: N tensors, K sums, E biases, G units of the global state, P scalars.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -124,7 +125,8 @@ def shrinkage(
         lr_N: learning rates.
         log_rate_N: means of the averaged log learning rate.
     """
-    decay_N = torch.cat([lr_N.new_full((1,), work.weight_decay) for work in works])
+    runs = groupby(work.weight_decay for work in works)
+    decay_N = torch.cat([lr_N.new_full((len(list(run)),), decay) for decay, run in runs])
     return (lr_N * decay_N * (log_rate_N + core.step_offset).exp()).clamp(max=1.0)
 
 
