@@ -23,13 +23,19 @@ COMMANDS = {
     "evaluate": "a checkpoint or a baseline on tasks, every episode's score stored",
     "play": "watch a checkpoint or an expert, or write a video",
     "report": "a run as one offline HTML file",
+    "compose": "frozen networks joined by their activations, from a file that names them: train, evaluate, report",
+    "pretrain": "what is joined frozen: `pretrain vision`, and `codes`, `text`, `pictures`, `judge` of drawn scenes",
     "distill": "experts become one small, fast policy: one teacher, many, or teachers that still learn",
     "export": "a policy as an ONNX file or a torch archive, which run without this package",
     "quickstart": "all of it in ten minutes: collect, train, evaluate, report",
+    "generalist": "factotum-s, one small Gato for 122 tasks: collect, train, DAgger rounds, evaluate, report, ship",
 }
 
 
-PARTS: dict[tuple[str, ...], str] = {("meta-train", "optimizer"): "meta_train_optimizer"}
+PARTS: dict[tuple[str, ...], str] = {
+    ("meta-train", "optimizer"): "meta_train_optimizer",
+    **{("pretrain", what): "pretrain_scenes" for what in ("codes", "text", "pictures", "judge")},
+}
 """Recipes of commands that have several, by their first option; what is not here is the command's own."""
 
 

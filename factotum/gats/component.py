@@ -79,6 +79,20 @@ class Features:
         """Some rows; without the output object."""
         return self._map(lambda x: x[rows])
 
+    def spread(self, there: Tensor) -> Features:
+        """As many rows as `there` has entries: these where it is true, zeros elsewhere.
+
+        >>> Features((torch.ones(1, 1, 1),)).spread(torch.tensor([False, True])).hidden[0].flatten()
+        tensor([0., 1.])
+        """
+
+        def place(x: Tensor) -> Tensor:
+            whole = x.new_zeros(len(there), *x.shape[1:])
+            whole[there] = x
+            return whole
+
+        return self._map(place)
+
     def to(self, *args: Any, **options: Any) -> Features:
         """On another device or in another type; without the output object."""
         return self._map(lambda x: x.to(*args, **options))

@@ -161,7 +161,9 @@ class Step:
             return {}
         q = torch.cat([run.queries(u[name], self.angles[name]) for name in self.attending], 2)
         u_BTC = torch.cat([u[name] for name in self.attending], 1)
-        a_BTC = run.attend(q, torch.cat(keys, 2), torch.cat(values, 2), self.mask_B1TS)
+        a_BTC = torch.zeros_like(u_BTC)
+        if keys:  # there is something that may be read, whether or not the mask allows it
+            a_BTC = run.attend(q, torch.cat(keys, 2), torch.cat(values, 2), self.mask_B1TS)
         parts = run.branches(u_BTC, a_BTC).split([x[name].shape[1] for name in self.attending], 1)
         return {
             name: run.leave(name, x[name], y, self.order[name].present_BS).reshape(steered[name].shape)
@@ -197,7 +199,7 @@ class Step:
             arrival_ = ring.arrive(present_of(self.order[name]), joined=not alone) if came else ring.here()
             if self.towers[name].window and (came or ring.keys):
                 self.readable[name] = arrival_
-        if attending:
+        if attending and self.readable:
             self.mask_B1TS = self._mask(every, before_BM)
 
     def _mask(self, every: list[Arrivals], before_BM: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from factotum.core.checks import UserError
 from factotum.gats.component import Features
 from factotum.gats.generate import Scores, logits_of
+from factotum.gats.model import GATS
 from factotum.losses.likelihood import token_loss
 
 IGNORED = -100
@@ -33,6 +34,11 @@ class GATSBatch:
     targets: dict[str, Tensor]
     present: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def tokens(self) -> int:
+        """How many ids are learnt."""
+        return sum(int((target_BT != IGNORED).sum()) for target_BT in self.targets.values())
+
     def to(self, device: torch.device | str) -> GATSBatch:
         """The batch on a device."""
         return GATSBatch(**{part.name: _moved(getattr(self, part.name), device) for part in fields(self)})
@@ -42,6 +48,23 @@ def _moved(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, Tensor | Features):
         return value.to(device)
     return {key: _moved(part, device) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+def encode_present(model: GATS, batch: GATSBatch) -> GATSBatch:
+    """The same batch, with features of frozen encoders in place of inputs, where rows of them are absent.
+
+    Windows of different lengths leave many frames empty; only those that are there are run.
+    """
+    inputs = dict(batch.inputs)
+    for name, given in batch.inputs.items():
+        tower, there = model.towers[name], ~batch.times[name].isnan().flatten()
+        if tower.steered or not (tower.frozen and tower.bidirectional) or isinstance(given, Features):
+            continue
+        rows = {len(x) for x in given.values() if isinstance(x, Tensor)}
+        if rows == {len(there)} and bool(there.any()) and not bool(there.all()):
+            few = {key: x[there] if isinstance(x, Tensor) else x for key, x in given.items()}
+            inputs[name] = model.encode({name: few})[name].spread(there)
+    return replace(batch, inputs=inputs)
 
 
 @dataclass(frozen=True)
@@ -87,6 +110,8 @@ class GATSObjective:
 
     def __call__(self, model: nn.Module, batch: GATSBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Loss of one batch; conditions are hidden while the model is in training mode."""
+        if isinstance(model, GATS):
+            batch = encode_present(model, batch)
         times = self._hide(batch.times) if getattr(model, "training", False) else batch.times
         outputs = model(batch.inputs, times, batch.present)
         losses, count = [], torch.zeros(())

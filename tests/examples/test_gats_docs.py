@@ -2,10 +2,16 @@
 
 import re
 import shlex
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import torch
+import tyro
+
+from factotum.recipes import compose, pretrain
+from factotum.recipes.compose_file import Composition, read_composition
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "gats.md"
@@ -20,10 +26,17 @@ def test_every_block_in_the_docs_runs(tmp_path, monkeypatch):
     for language, text in blocks:
         if language == "python":
             exec(compile(text, str(DOCS), "exec"), names)
+        elif language == "toml":
+            (tmp_path / "file.toml").write_text(text)
+            assert read_composition(tmp_path / "file.toml").join.mode == "gats"
         else:
             assert language == "", f"a block of {language} that no test reads"
             for line in text.splitlines():
                 words = shlex.split(line)
+                if words[0] == "factotum":
+                    recipe = {"pretrain": pretrain, "compose": compose}[words[1]]
+                    assert tyro.cli(recipe.Args, args=words[2:]).out
+                    continue
                 assert words[0] == "python", f"no test knows how to run {line!r}"
                 assert (ROOT / words[1]).is_file(), line
     assert names["outputs"]["action"].logits.shape == (2, 1, 10)
@@ -43,7 +56,14 @@ def test_names_in_the_docs_exist():
     sources = {path.stem: path.read_text() for path in (package / "gats").glob("*.py")}
     symbols = re.findall(r"`([a-z_]+)\.(?!py`)(\w+)(?:\.(\w+))?`", text)
     assert len(symbols) > 10
+    fields = {field.name: get_type_hints(Composition)[field.name] for field in dataclass_fields(Composition)}
     for module, *parts in symbols:
+        if parts[0] == "toml":
+            assert (ROOT / "examples" / "gats" / f"{module}.toml").is_file(), module
+            continue
+        if module in fields:
+            assert parts[0] in fields[module].__dataclass_fields__, f"{module}.{parts[0]}"
+            continue
         for part in filter(None, parts):
             assert re.search(rf"\b{part}\b", sources[module]), f"{module}.{part}"
     everything = "\n".join(sources.values())

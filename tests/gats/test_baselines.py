@@ -8,6 +8,7 @@ import torch
 from factotum.core.checks import UserError
 from factotum.gats import GATS, GATSConfig
 from factotum.gats.baselines import KINDS, at_parameters, fine_tuned, make_joined, trained_parameters
+from factotum.gats.decode import GATSDecoder, Moment
 from tests.gats.families import BY_NAME
 from tests.gats.moments import assert_equal_elements, each_unit, forward
 from tests.gats.test_decode import stream
@@ -104,6 +105,20 @@ def test_cross_attention_reads_the_last_activations_of_others_and_not_itself():
     assert not torch.equal(found[0]["gpt2"], found[1]["gpt2"])
     assert model.towers["gpt2"].window == 0
     assert forward(model, {"gpt2": streams(1)["gpt2"]})["gpt2"].logits.isfinite().all(), "nothing to read"
+
+
+def test_cross_attention_decodes_with_nothing_to_read():
+    model = awake("cross-attention")
+    ids = torch.randint(3, 40, (2, 5), generator=torch.Generator().manual_seed(0))
+    times = torch.arange(5.0).expand(2, -1)
+    with torch.no_grad():
+        whole = model({"gpt2": {"input_ids": ids}}, {"gpt2": times})["gpt2"].logits
+    decoder = GATSDecoder(model)
+    state = decoder.initial_state(2)
+    for t in range(5):
+        moment = Moment({"gpt2": {"input_ids": ids[:, t : t + 1]}}, {"gpt2": times[:, t : t + 1]})
+        outputs, state = decoder.step(moment, state)
+        assert torch.allclose(outputs["gpt2"].logits[:, 0], whole[:, t], atol=1e-5)
 
 
 def test_late_fusion_joins_once_behind_the_last_block():

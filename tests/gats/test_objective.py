@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from factotum.core.checks import UserError
 from factotum.gats import GATS, Features
-from factotum.gats.objective import IGNORED, GATSBatch, GATSObjective
+from factotum.gats.objective import IGNORED, GATSBatch, GATSObjective, encode_present
 from tests.gats.families import BY_NAME, wake
 
 
@@ -104,3 +104,31 @@ def test_bad_choices_are_named(share):
         GATSObjective(hidden={"text": share})
     with pytest.raises(UserError, match="'text'"):
         GATSObjective(weights={"text": -1.0})
+
+
+def test_frames_that_are_not_there_are_not_run():
+    torch.manual_seed(0)
+    parts = {
+        "vit": BY_NAME["vit"].component(1, window=4),
+        "action": BY_NAME["gpt2"].component(2, window=4, steered=True, frozen=False),
+    }
+    model, family = wake(GATS(parts, layers=2, width=16, heads=2)), BY_NAME["vit"]
+    pictures = torch.randn(6, *family.shape)
+    times = torch.tensor([[0.0, 1.0, 2.0], [0.0, torch.nan, torch.nan]])
+    ids = torch.randint(3, 40, (2, 3))
+    given = {"vit": {family.key: pictures}, "action": {"input_ids": ids}}
+    batch = GATSBatch(given, {"vit": times, "action": times + 0.5}, {"action": ids})
+    whole = model.eval()(batch.inputs, batch.times)["action"].logits
+    run: list[int] = []
+    model.towers["vit"].module.register_forward_pre_hook(
+        lambda module, args, kwargs: run.append(len(kwargs[family.key])), with_kwargs=True
+    )
+    found = encode_present(model, batch)
+    assert run == [4]
+    assert torch.allclose(model(found.inputs, found.times)["action"].logits[0], whole[0], atol=1e-5)
+    assert torch.allclose(model(found.inputs, found.times)["action"].logits[1, 0], whole[1, 0], atol=1e-5)
+    loss, _, _ = GATSObjective()(model, batch)
+    assert run == [4, 4]
+    loss.backward()
+    full = GATSBatch(batch.inputs, {"vit": times.nan_to_num(0.0), "action": times}, batch.targets)
+    assert encode_present(model, full).inputs["vit"] is batch.inputs["vit"]

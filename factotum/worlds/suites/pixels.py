@@ -28,6 +28,7 @@ LEVELS = (
     "GoToRedBlueBall",
     "GoToLocal",
     "OneRoomS8",
+    "OpenDoor",
     "OpenRedDoor",
     "PickupDist",
     "PickupLoc",

@@ -15,6 +15,7 @@ from factotum.worlds.suites import (
     digits,
     folders,
     metaworld,
+    metaworld_cameras,
     minatar,
     mujoco,
     pixels,
@@ -36,6 +37,7 @@ BUILT_IN = (
     scenes.SUITE,
     digits.SUITE,
     minatar.SUITE,
+    metaworld_cameras.SUITE,
 )
 
 FOLDERS = {"captions": folders.captions_task, "text": folders.text_task}

@@ -79,6 +79,36 @@ def _attributes(text: str) -> dict[str, str]:
     return {name: word for name, word in match.groupdict().items() if word} if match else {}
 
 
+def captioned(seed: int) -> tuple[list[Thing], str, np.ndarray]:
+    """The things, the caption and the picture that "scenes/caption" shows for a seed.
+
+    >>> captioned(3)[1] == caption(captioned(3)[0])
+    True
+    """
+    generator = numpy_generator("scenes/caption", seed)
+    things, _, words = _ask_caption(generator)
+    return things, words, render(things, generator)
+
+
+def plain_sentence(generator: np.random.Generator) -> str:
+    """A sentence about shapes that no picture goes with: text to learn the language from.
+
+    >>> plain_sentence(np.random.default_rng(0))
+    'is the blue ring right of the purple square ?'
+    """
+    first, second = draw_things(generator, 2)
+    relation = ("left of", "above", "right of", "below")[int(generator.integers(4))]
+    forms = (
+        caption([first]),
+        f"{_named(first)} {relation} {_named(second)}",
+        f"the {first.shape} is {first.color}",
+        f"is the {first.color} {first.shape} {relation} the {second.color} {second.shape} ?",
+        f"no {first.shape} is {second.color} , but {_named(first)} is at the {first.place}",
+        f"there are {NUMBERS[int(generator.integers(3))]} shapes and the {first.shape} is at the {first.place}",
+    )
+    return forms[int(generator.integers(len(forms)))]
+
+
 def _ask_caption(generator: np.random.Generator) -> tuple[list[Thing], str, str]:
     things = draw_things(generator, int(generator.integers(1, 3)))
     if len(things) == 2:
