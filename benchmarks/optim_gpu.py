@@ -2,7 +2,7 @@
 
     python benchmarks/optim_gpu.py --out runs/optim-gpu
     python benchmarks/optim_gpu.py --parts tune                  # other shapes of the kernel
-    python benchmarks/optim_gpu.py --small --out /tmp/small      # whether this script works; on a CPU, too
+    python benchmarks/optim_gpu.py --small --out runs/small     # whether this script works; on a CPU, too
 
 `check`: the Triton kernels beside plain torch from equal states. `speed`: time of `optimizer.step()` at 1, 10 and 100
 million parameters beside torch's Adam and beside a copy of as many bytes as a step must move (188 a parameter);

@@ -47,6 +47,28 @@ class Statistics:
             "squares": (np.asarray(old["squares"]) + squares).tolist(),
         }
 
+    def completed(self, other: Statistics) -> Statistics:
+        """These, with the tasks and bodies that only `other` has: weights mean something to these numbers alone.
+
+        Raises:
+            UserError: a body has another number of dimensions in `other`.
+
+        >>> one, more = Statistics(), Statistics()
+        >>> one.add("reach", "arm", count=2, total=np.array([2.0]), squares=np.array([4.0]))
+        >>> more.add("push", "arm", count=1, total=np.array([9.0]), squares=np.array([81.0]))
+        >>> more.add("walk", "leg", count=1, total=np.array([5.0]), squares=np.array([25.0]))
+        >>> both = one.completed(more)
+        >>> both.bodies["arm"]["count"], sorted(both.bodies), sorted(both.tasks)
+        (2, ['arm', 'leg'], ['push', 'reach', 'walk'])
+        """
+        for name in self.bodies.keys() & other.bodies.keys():
+            known, got = (len(each.bodies[name]["total"]) for each in (self, other))
+            if known != got:
+                raise UserError(
+                    f"expected {known} continuous dimensions for the known body {name!r}, got {got}"
+                )
+        return Statistics({**other.bodies, **self.bodies}, {**other.tasks, **self.tasks})
+
     def standardise(self, task: str, values: np.ndarray) -> np.ndarray:
         """(x - mean) / max(spread, 0.01), over the last axis.
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -22,6 +23,9 @@ from factotum.training.records import checkpoint_hash
 from factotum.training.retrieve import RetrieveAgent
 from factotum.worlds.suites.registry import suites
 from factotum.worlds.suites.task import ExpertFailure, Task
+
+Shown = Callable[[Task], list[Dataset]]
+"""A task's demonstrations."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def find_agent(
     temperature: float = 0.0,
     capacity: int = 50_000,
     label: str | None = None,
+    datasets: Sequence[str] = ("*",),
 ) -> AgentSpec:
     """The agent of a name or a path.
 
@@ -89,6 +94,7 @@ def find_agent(
         temperature: 0 takes the likeliest action, above it samples.
         capacity: steps that retrieval searches at most.
         label: name in tables, by default `who`, or "gato" for a checkpoint.
+        datasets: patterns of the datasets that retrieval and prompts are from.
 
     Raises:
         UserError: `who` is none of these.
@@ -99,13 +105,17 @@ def find_agent(
         )
     if who == "expert":
         return AgentSpec(label or who, None)
+
+    def shown(task: Task) -> list[Dataset]:
+        return demonstrations(data, task.name, datasets)
+
     if who == "retrieve":
         return AgentSpec(
             label or who,
-            lambda task: _retrieve(task, data, capacity),
-            lambda task: f"{_data_version(demonstrations(data, task.name))}/{capacity}",
+            lambda task: _retrieve(task, shown, capacity),
+            lambda task: f"{_data_version(shown(task))}/{capacity}",
         )
-    return _checkpoint_agent(find_checkpoint(who), data, seed, prompt_episodes, temperature, label)
+    return _checkpoint_agent(find_checkpoint(who), shown, seed, prompt_episodes, temperature, label)
 
 
 def find_checkpoint(path: Path | str) -> Path:
@@ -146,16 +156,20 @@ def require_installed(names: Sequence[str]) -> None:
             raise UserError(f"{family} tasks need packages that are not installed: run  {command}")
 
 
-def demonstrations(data: Path, task: str) -> list[Dataset]:
-    """The datasets of a task under a root folder, without those of random actions.
+def demonstrations(data: Path, task: str, patterns: Sequence[str] = ("*",)) -> list[Dataset]:
+    """The datasets of a task under a root folder that match a pattern, without those of random actions.
 
     Raises:
         UserError: there are none.
     """
-    found = [open_dataset(name, data) for name in _datasets_by_task(data, _stamp(data)).get(task, ())]
+    names = _datasets_by_task(data, _stamp(data)).get(task, ())
+    found = [
+        open_dataset(name, data) for name in names if any(fnmatch(name, pattern) for pattern in patterns)
+    ]
     if not found:
+        such = "" if tuple(patterns) == ("*",) else f" of datasets {', '.join(patterns)}"
         raise UserError(
-            f"expected demonstrations of {task} in {data}, found none: run  factotum collect {task}"
+            f"expected demonstrations of {task}{such} in {data}, found none: run  factotum collect {task}"
         )
     return found
 
@@ -194,13 +208,13 @@ def _random_version(task: Task, data: Path) -> str:
     return _data_version(demonstrations(data, task.name)) if known else ""
 
 
-def _retrieve(task: Task, data: Path, capacity: int) -> RetrieveAgent:
-    episodes = chain.from_iterable(demonstrations(data, task.name))
+def _retrieve(task: Task, shown: Shown, capacity: int) -> RetrieveAgent:
+    episodes = chain.from_iterable(shown(task))
     return RetrieveAgent(episodes, task.observation_space, task.action_space, capacity)
 
 
 def _checkpoint_agent(
-    folder: Path, data: Path, seed: int, prompt_episodes: int, temperature: float, label: str | None
+    folder: Path, shown: Shown, seed: int, prompt_episodes: int, temperature: float, label: str | None
 ) -> AgentSpec:
     from factotum.gato import Gato, GatoAgent
 
@@ -208,7 +222,7 @@ def _checkpoint_agent(
     version = checkpoint_hash(folder)
 
     def make_agent(task: Task) -> Agent:
-        episodes = chain.from_iterable(demonstrations(data, task.name)) if prompt_episodes else iter(())
+        episodes = chain.from_iterable(shown(task)) if prompt_episodes else iter(())
         prompts = list(islice(episodes, prompt_episodes))
         return GatoAgent(
             model,
@@ -223,7 +237,7 @@ def _checkpoint_agent(
     def version_of(task: Task) -> str:
         parts = [version]
         if prompt_episodes:
-            parts.append(f"prompt{prompt_episodes}-{_data_version(demonstrations(data, task.name))}")
+            parts.append(f"prompt{prompt_episodes}-{_data_version(shown(task))}")
         return "/".join([*parts, f"t{temperature:g}"] if temperature else parts)
 
     default = "gato" + "+prompt" * bool(prompt_episodes) + f"@{temperature:g}" * bool(temperature)

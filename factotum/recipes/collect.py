@@ -21,6 +21,7 @@ from factotum.data.store import Dataset, dataset_path, list_datasets, write_data
 from factotum.recipes.player import Player
 from factotum.training.collect import Collected, collect, return_threshold
 from factotum.training.parts import exclusive, settings_difference
+from factotum.worlds.paraphrase import Split
 from factotum.worlds.suites import registry
 from factotum.worlds.suites.task import Reference, Task
 
@@ -52,6 +53,10 @@ class Args:
     """With a checkpoint: share of episodes that the expert plays itself (DAgger's beta)."""
     keep: float | None = None
     """Keep episodes of at least this share of the expert's score, 0 all; default 0.8 if the expert acts."""
+    words: Split = "plain"
+    """Words in which BabyAI's missions of one clause are said: plain as the level has them."""
+    longest: int | None = None
+    """Cut episodes after so many steps, where the task allows more."""
     seed: int = 0
     """Seed of the first episode; the next ones count up."""
     jobs: int | None = None
@@ -73,6 +78,8 @@ class Args:
             value = getattr(self, option)
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"--{option.replace('_', '-')}: expected a number from 0 to 1, got {value}")
+        if self.longest is not None and self.longest < 1:
+            raise UserError(f"--longest: expected 1 or more, got {self.longest}")
         if self.jobs == 0:
             raise UserError("--jobs: expected a number of processes (or -1 for all cores), got 0")
         if not self.episode_seconds > 0:
@@ -165,6 +172,9 @@ def _settings(task: Task, args: Args) -> dict[str, Any]:
         "keep": args.share,
         "first_seed": args.seed,
         "code_version": __version__,
+        # Named where they are used, so that datasets from before they were there can be extended.
+        **({"words": args.words} if args.words != "plain" else {}),
+        **({"longest": args.longest} if args.longest is not None else {}),
     }
 
 
@@ -197,7 +207,16 @@ def _extend(
     expert = before["filter"]["expert_return"] if existing else task.expert.score if task.expert else None
     threshold = return_threshold(expert, args.share) if args.share and expert is not None else None
     result = collect(
-        Player(task.name, args.actor, args.noise, args.expert_share, args.episode_seconds, threshold),
+        Player(
+            task.name,
+            args.actor,
+            args.noise,
+            args.expert_share,
+            args.episode_seconds,
+            threshold,
+            args.words,
+            args.longest,
+        ),
         folder=folder,
         settings=settings,
         episodes=args.episodes - (len(existing) if existing else 0),

@@ -20,6 +20,7 @@ from factotum.training.provenance import record_command
 from factotum.training.records import play_missing, read_episodes
 from factotum.training.rollouts import Recorder, read_rollout
 from factotum.training.summary import BASELINES, Summary, Yardstick, summarise
+from factotum.worlds.paraphrase import Paraphrased, Split
 from factotum.worlds.suites import registry
 from factotum.worlds.suites.jat import jat_score
 from factotum.worlds.suites.task import Task
@@ -43,6 +44,10 @@ class Args:
     """which block of evaluation seeds (0 starts at 1000000000, each next one a million later)"""
     data: Path = Path("data")
     """folder with the demonstrations, for retrieve, prompts and random answers"""
+    datasets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN")] = ("*",)
+    """which of them retrieve and prompts take, such as '*/expert-v0'"""
+    words: Split = "plain"
+    """words in which BabyAI's missions of one clause are said: held-out ones are in no training data"""
     prompt_episodes: int = 0
     """demonstrations to draw prompts from; 0 for no prompt"""
     temperature: float = 0.0
@@ -73,7 +78,8 @@ def main(args: Args) -> Summary:
         prompt_episodes=args.prompt_episodes,
         temperature=args.temperature,
         capacity=args.capacity,
-        label=args.label,
+        label=args.label or default_label(args),
+        datasets=args.datasets,
     )
     playable = [task for task in tasks if agent.can_play(task)]
     if not playable:
@@ -84,7 +90,7 @@ def main(args: Args) -> Summary:
     record_command(run)
     with Progress(len(playable) * args.episodes, f"evaluate {agent.label}", "episodes") as bar:
         for task in playable:
-            results = evaluate_task(run, task, agent, seeds, args.batch, args.pictures, bar)
+            results = evaluate_task(run, task, agent, seeds, args.batch, args.pictures, bar, words=args.words)
             bar.advance(args.episodes - len(results), note=task.name)
     summary = summarise_run(run, agent.label)
     write_json_atomic(run / "evaluation" / "summary.json", summary.to_json())
@@ -93,8 +99,23 @@ def main(args: Args) -> Summary:
     return summary
 
 
+def default_label(args: Args) -> str | None:
+    """Other words make another row of the table; None where the agent's own name says all."""
+    if args.words == "plain":
+        return None
+    name = args.agent if args.agent in BASELINES else "gato"
+    return f"{name}{'+prompt' * bool(args.prompt_episodes)}, words: {args.words}"
+
+
 def evaluate_task(
-    run: Path, task: Task, agent: AgentSpec, seeds: list[int], batch: int, pictures: bool, bar: Progress
+    run: Path,
+    task: Task,
+    agent: AgentSpec,
+    seeds: list[int],
+    batch: int,
+    pictures: bool,
+    bar: Progress,
+    words: Split = "plain",
 ) -> list[EpisodeResult]:
     """Play the seeds of one task that are not on record; the results that are new."""
     # About 128 pictures of the longest episode: drawing can cost more than playing.
@@ -106,7 +127,8 @@ def evaluate_task(
         bar.advance(1, note=task.name)
 
     key = {"task": task.name, "agent": agent.label, "checkpoint": agent.version(task)}
-    play = partial(agent.play, task, batch_size=batch, watch=recorder)
+    make = task.make if words == "plain" else lambda: Paraphrased(task.make(), words)
+    play = partial(agent.play, task, batch_size=batch, watch=recorder, make=make)
     play_missing(run / "evaluation", **key, seeds=seeds, play=play, on_episode=count)
     first = next((result for result in new if result.seed == seeds[0]), None)
     if recorder is not None and first is not None and _worth_showing(run / "videos", task.name, agent.label):

@@ -63,4 +63,3 @@ def load_tasks(path: str) -> list[Problem]:
     raise UserError(
         f"tasks {path}: expected (module, batches), (module, batches, loss) or problems, got {type(made).__name__}"
     )
-

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from factotum.core.checks import UserError
@@ -13,10 +14,14 @@ from factotum.data.episode import Episode, as_space_types
 from factotum.data.packing import pack
 from factotum.data.validate import episode_problems
 from factotum.training.parts import Outcome
-from factotum.worlds.rollout import Actor, expert_actor, random_actor, rollout
+from factotum.worlds.paraphrase import Paraphrased, Split
+from factotum.worlds.rollout import Actor, Trajectory, expert_actor, random_actor, rollout, rollouts
 from factotum.worlds.suites import registry
 from factotum.worlds.suites.common import silenced, time_limit
 from factotum.worlds.suites.task import Env, ExpertFailure, Task
+
+TOGETHER = 8
+"""Episodes that a trained agent plays at once: eight cost it little more than one."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Player:
         expert_share: share of episodes that the expert plays where a checkpoint acts.
         episode_seconds: an episode that takes longer is discarded.
         threshold: episodes that score less are not handed over; None hands over all.
+        words: in which instructions are said.
+        longest: steps after which an episode is cut, where the task itself allows more.
     """
 
     task: str
@@ -38,6 +45,8 @@ class Player:
     expert_share: float = 0.0
     episode_seconds: float = 300.0
     threshold: float | None = None
+    words: Split = "plain"
+    longest: int | None = None
 
     def __call__(self, seeds: Sequence[int]) -> tuple[bytes, list[Outcome]]:
         """Packed episodes, and an outcome for each seed.
@@ -46,53 +55,78 @@ class Player:
             UserError: the environment gave values outside of the task's spaces.
         """
         task = registry.task(self.task)
-        episodes: list[Episode] = []
-        outcomes = []
-        for seed in seeds:
-            outcome, episode = self._try(task, seed)
-            outcomes.append(outcome)
-            if episode is not None and self._passes(outcome.score):
-                episodes.append(episode)
-        return pack(episodes), outcomes
+        played = self._play_all(task, seeds)
+        outcomes, episodes = zip(*(self._outcome(task, seed, played[seed]) for seed in seeds), strict=True)
+        return pack([episode for episode in episodes if episode is not None]), list(outcomes)
 
-    def _passes(self, score: float | None) -> bool:
-        return score is not None and (self.threshold is None or score >= self.threshold)
+    def _play_all(self, task: Task, seeds: Sequence[int]) -> dict[int, Trajectory | Exception]:
+        """What was played by seed; a trained agent plays several episodes at once, others one after the other."""
+        by_agent = [seed for seed in seeds if self._agent_plays(task, seed)]
+        played = {seed: self._try(task, seed) for seed in seeds if seed not in by_agent}
+        for start in range(0, len(by_agent), TOGETHER):
+            some = by_agent[start : start + TOGETHER]
+            played |= dict(zip(some, self._play_together(task, some), strict=True))
+        return played
 
-    def _try(self, task: Task, seed: int) -> tuple[Outcome, Episode | None]:
-        """One episode, or why there is none: an expert that fails and an environment that crashes."""
-        env = _environment(task)
-        try:
-            episode = self._play(task, env, seed)
-        except ExpertFailure as failure:
-            return Outcome(seed, None, " ".join(str(failure).split()) or "the expert failed"), None
-        except UserError:
-            raise
-        except Exception as error:
-            _forget_environment()
-            return Outcome(seed, None, " ".join(f"{type(error).__name__}: {error}".split())), None
+    def _outcome(
+        self, task: Task, seed: int, played: Trajectory | Exception
+    ) -> tuple[Outcome, Episode | None]:
+        """An episode that is to be kept, or why there is none: an expert that fails, an environment that crashes."""
+        if isinstance(played, ExpertFailure):
+            return Outcome(seed, None, " ".join(str(played).split()) or "the expert failed"), None
+        if isinstance(played, UserError):
+            raise played
+        if isinstance(played, Exception):
+            return Outcome(seed, None, " ".join(f"{type(played).__name__}: {played}".split())), None
+        episode = _episode(task, played)
         problems = episode_problems(episode, task.observation_space, task.action_space)
         if problems:
             raise UserError(f"{task.name}, seed {seed}, {': '.join(problems[0])}")
-        return Outcome(seed, episode.score), episode
+        passes = self.threshold is None or played.score >= self.threshold
+        return Outcome(seed, played.score), episode if passes else None
 
-    def _play(self, task: Task, env: Env, seed: int) -> Episode:
+    def _steps(self, task: Task) -> int:
+        return min(task.max_steps, self.longest or task.max_steps)
+
+    def _try(self, task: Task, seed: int) -> Trajectory | Exception:
+        """One episode, or what was raised in place of it."""
+        (env,) = _environments(task, self.words, 1)
         actor, labeller = self._roles(task, env, seed)
-        with time_limit(self.episode_seconds), silenced():
-            played = rollout(
-                env, seed=seed, actor=actor, labeller=labeller, max_steps=task.max_steps, measure=task.measure
+        try:
+            with time_limit(self.episode_seconds), silenced():
+                return rollout(
+                    env,
+                    seed=seed,
+                    actor=actor,
+                    labeller=labeller,
+                    max_steps=self._steps(task),
+                    measure=task.measure,
+                )
+        except Exception as error:
+            _forget_crashed([error])
+            return error
+
+    def _play_together(self, task: Task, seeds: Sequence[int]) -> list[Trajectory | Exception]:
+        """The agent acts in all episodes by one question a step; the expert labels each."""
+        assert task.make_expert is not None
+        envs = _environments(task, self.words, len(seeds))
+        with silenced():
+            played = rollouts(
+                envs,
+                seeds=seeds,
+                act=_agent_actor(self.actor, task),
+                labellers=[expert_actor(env, task.make_expert) for env in envs],
+                max_steps=self._steps(task),
+                measure=task.measure,
+                guard=partial(time_limit, self.episode_seconds),
             )
-        episode = Episode.from_steps(
-            played.observations,
-            played.actions,
-            played.rewards,
-            played.terminated,
-            played.truncated,
-            seed,
-            played.score,
-        )
-        episode.observations = as_space_types(task.observation_space, episode.observations)
-        episode.actions = as_space_types(task.action_space, episode.actions)
-        return episode
+        _forget_crashed([one for one in played if isinstance(one, Exception)])
+        return played
+
+    def _agent_plays(self, task: Task, seed: int) -> bool:
+        if self.actor in ("expert", "random"):
+            return False
+        return numpy_generator("expert share", task.name, seed).random() >= self.expert_share
 
     def _roles(self, task: Task, env: Env, seed: int) -> tuple[Actor, Actor | None]:
         """Who acts and who labels in the episode of `seed`; None where the actor's own actions are stored."""
@@ -100,11 +134,7 @@ class Player:
             return random_actor(task.action_space, derive_seed("random actor", task.name, seed)), None
         assert task.make_expert is not None
         expert = expert_actor(env, task.make_expert)
-        if self.actor == "expert":
-            return _noisy(expert, task, seed, self.noise) if self.noise else (expert, None)
-        if numpy_generator("expert share", task.name, seed).random() < self.expert_share:
-            return expert, None
-        return _agent_actor(self.actor, task), expert
+        return _noisy(expert, task, seed, self.noise) if self.noise else (expert, None)
 
 
 def _noisy(expert: Actor, task: Task, seed: int, noise: float) -> tuple[Actor, Actor]:
@@ -126,18 +156,38 @@ _worker = threading.local()
 """What a worker keeps from chunk to chunk: building an environment or loading a model takes seconds."""
 
 
-def _environment(task: Task) -> Env:
-    if getattr(_worker, "task", None) != task.name:
-        _worker.task, _worker.env = task.name, task.make()
-    return _worker.env
+def _environments(task: Task, words: Split, count: int) -> list[Env]:
+    if getattr(_worker, "task", None) != (task.name, words):
+        _worker.envs, _worker.task = [], (task.name, words)
+    while len(_worker.envs) < count:
+        env = task.make()
+        _worker.envs.append(env if words == "plain" else Paraphrased(env, words))
+    return _worker.envs[:count]
 
 
-def _forget_environment() -> None:
-    _worker.task = None
+def _forget_crashed(errors: Sequence[Exception]) -> None:
+    """An environment that raised is not played again; an expert that gave up has not harmed it."""
+    if any(not isinstance(error, ExpertFailure) for error in errors):
+        _worker.task = None
 
 
-def _agent_actor(checkpoint: str, task: Task) -> Actor:
-    """A trained agent as an actor: one row, whose state starts anew with each episode."""
+def _episode(task: Task, played: Trajectory) -> Episode:
+    episode = Episode.from_steps(
+        played.observations,
+        played.actions,
+        played.rewards,
+        played.terminated,
+        played.truncated,
+        played.seed,
+        played.score,
+    )
+    episode.observations = as_space_types(task.observation_space, episode.observations)
+    episode.actions = as_space_types(task.action_space, episode.actions)
+    return episode
+
+
+def _agent_actor(checkpoint: str, task: Task) -> Callable[[list[Any], list[bool]], list[Any]]:
+    """A trained agent as an actor of some episodes side by side, all of which begin anew."""
     from factotum.gato import GatoAgent
 
     if getattr(_worker, "agent_of", None) != (checkpoint, task.name):
@@ -145,12 +195,13 @@ def _agent_actor(checkpoint: str, task: Task) -> Actor:
         _worker.agent = GatoAgent.from_checkpoint(
             checkpoint, task.name, task.observation_space, task.action_space
         )
-    agent = _worker.agent
-    state = agent.initial_state(1)
+    agent, state = _worker.agent, None
 
-    def act(observation: Any, last_action: Any) -> Any:
+    def act(observations: list[Any], first: list[bool]) -> list[Any]:
         nonlocal state
-        actions, state = agent.step(([observation], [last_action is None]), state)
-        return actions[0]
+        if state is None:
+            state = agent.initial_state(len(observations))
+        actions, state = agent.step((observations, first), state)
+        return actions
 
     return act

@@ -21,6 +21,7 @@ from factotum.gato.dataset import GatoBatches, TaskData, pool_statistics, train_
 from factotum.gato.model import Gato
 from factotum.gato.objective import GatoObjective
 from factotum.gato.text import TextTokenizer
+from factotum.recipes.train_start import OptimizerName, Start, choose_optimizer, optimizer_identity
 from factotum.training.config import TrainConfig
 from factotum.training.distributed import make_accelerator
 from factotum.training.provenance import record_command
@@ -53,6 +54,12 @@ class Size:
     """largest number of subwords, at least `bins`"""
     bins: int | None = None
     """bins of a continuous value, and largest number of discrete values"""
+    observation_slots: int | None = None
+    """most tokens of one modality in a timestep"""
+    code: int | None = None
+    """features of a token before a modality is fused"""
+    patch_slots: int | None = None
+    """most patches of an image (fused tokens)"""
     patch_channels: int | None = None
     """channels of the block that embeds image patches"""
     stochastic_depth: float | None = None
@@ -90,6 +97,10 @@ class Args:
     """bins by which a continuous target spreads over its neighbours; 0 is the paper's one-hot"""
     balanced: bool = True
     """each task's mean loss counts by its rows; otherwise every token counts the same, as in the paper"""
+    start: Path | None = None
+    """a checkpoint of the same size whose weights, tokenizer and statistics a new run starts from"""
+    optimizer: OptimizerName = "adamw"
+    """hierarchical-rnn is the learned one; the learning rate then multiplies its own step (1 leaves it)"""
     size: Size = field(default_factory=Size)
     training: TrainConfig = field(default_factory=TrainConfig)
 
@@ -97,16 +108,20 @@ class Args:
 def main(args: Args) -> TrainResult:
     """Prepare columns once, then train."""
     config = args.size.config()
+    start = Start.read(args.start, config) if args.start is not None else None
+    make_optimizer = choose_optimizer(args.optimizer, args.training)
     record_command(args.run)
     accelerator = make_accelerator(args.training.device)
     if accelerator.is_main_process:
         prepare(args)
     accelerator.wait_for_everyone()
     shards, text_actions = prepare(args)
-    tokenizer = _tokenizer(args.run, shards, config) if accelerator.is_main_process else None
+    tokenizer = _tokenizer(args.run, shards, config, start) if accelerator.is_main_process else None
     accelerator.wait_for_everyone()
-    tokenizer = tokenizer or _tokenizer(args.run, shards, config)
+    tokenizer = tokenizer or _tokenizer(args.run, shards, config, start)
     statistics = pool_statistics(shards)
+    if start is not None:
+        statistics = start.statistics.completed(statistics)
     tasks = [
         TaskData.open(shard, is_text, config, tokenizer, statistics)
         for shard, is_text in zip(shards, text_actions, strict=True)
@@ -122,8 +137,13 @@ def main(args: Args) -> TrainResult:
         action_dropout=args.action_dropout,
     )
     objective = GatoObjective(config.vocabulary.continuous_start, args.target_spread, args.balanced)
+
+    def make_model() -> Gato:
+        model = Gato(config, tokenizer, statistics)
+        return model if start is None else start.load_into(model)
+
     return train(
-        make_model=lambda: Gato(config, tokenizer, statistics),
+        make_model=make_model,
         batch_source=batches,
         objective=objective,
         config=args.training,
@@ -131,7 +151,8 @@ def main(args: Args) -> TrainResult:
         save_model=lambda model, folder: model.save_folder(folder),  # type: ignore[operator]
         load_model=lambda model, folder: model.load_weights(Path(folder) / "model.safetensors"),  # type: ignore[operator]
         feedback=batches.mixture if args.adaptivity else None,
-        settings=_settings(args, config, shards),
+        settings=_settings(args, config, shards) | ({} if start is None else {"start": start.hash}),
+        make_optimizer=make_optimizer,
     )
 
 
@@ -192,10 +213,14 @@ def _changed(dataset: Dataset) -> int:
     return max(file.stat().st_mtime_ns for file in dataset.path.rglob("*") if file.is_file())
 
 
-def _tokenizer(run: Path, shards: list[Shard], config: GatoConfig) -> TextTokenizer | None:
-    if not any(shard.information["texts"] for shard in shards):
+def _tokenizer(
+    run: Path, shards: list[Shard], config: GatoConfig, start: Start | None
+) -> TextTokenizer | None:
+    path, texts = run / "tokenizer.json", any(shard.information["texts"] for shard in shards)
+    if start is not None:
+        start.give_tokenizer(run, texts)
+    if not texts and (start is None or not path.exists()):
         return None
-    path = run / "tokenizer.json"
     if not path.exists():
         train_tokenizer(shards, config.vocabulary.text_size).save(path)
     return TextTokenizer.load(path)
@@ -220,6 +245,7 @@ def _settings(args: Args, config: GatoConfig, shards: list[Shard]) -> dict[str, 
         "weights": [list(pair) for pair in args.weights],
         "data": data,
         **chosen,
+        **optimizer_identity(args.optimizer),
     }
 
 

@@ -132,18 +132,35 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 def load_optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
-    """The inverse of `optimizer_tensors`.
+    """The inverse of `optimizer_tensors`; an optimizer that loads by rules of its own places its state itself.
 
     Raises:
         ValueError: state of a parameter that the model does not have, or of another shape.
     """
     parameters = dict(model.named_parameters())
+    own_rules = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
+    state: dict[nn.Parameter, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         name, key = path.removeprefix("optimizer/").rsplit("/", 1)
         if name not in parameters:
             raise ValueError(f"optimizer state: expected parameters of the model, got {name!r}")
         parameter = parameters[name]
-        optimizer.state[parameter][key] = _placed_like(parameter, tensor, path)
+        state.setdefault(parameter, {})[key] = tensor if own_rules else _placed_like(parameter, tensor, path)
+    if own_rules:
+        optimizer.load_state_dict(_as_state_dict(optimizer, state))
+    else:
+        for parameter, values in state.items():
+            optimizer.state[parameter].update(values)
+
+
+def _as_state_dict(
+    optimizer: torch.optim.Optimizer, state: dict[nn.Parameter, dict[str, Tensor]]
+) -> dict[str, Any]:
+    """State by the numbers that the optimizer's own state dict gives its parameters."""
+    groups = optimizer.state_dict()["param_groups"]
+    pairs = zip(optimizer.param_groups, groups, strict=True)
+    numbers = {p: n for own, group in pairs for p, n in zip(own["params"], group["params"], strict=True)}
+    return {"state": {numbers[p]: values for p, values in state.items()}, "param_groups": groups}
 
 
 def _placed_like(parameter: nn.Parameter, tensor: Tensor, path: str) -> Tensor:

@@ -19,6 +19,7 @@ from factotum.training.schedule import learning_rate_at, make_optimizer, set_lea
 
 Batch = Any
 Objective = Callable[[nn.Module, Batch], tuple[Tensor, Tensor | float, Mapping[str, Metric]]]
+MakeOptimizer = Callable[[nn.Module, TrainConfig], torch.optim.Optimizer]
 
 
 class Learner:
@@ -29,6 +30,7 @@ class Learner:
         objective: (model, batch) -> (mean loss, its weight, metrics).
         config: how to train.
         accelerator: from `make_accelerator`.
+        make_optimizer: (model, config) -> its optimizer; AdamW by default.
 
     >>> learner = Learner(
     ...     nn.Linear(1, 1), lambda model, x: (model(x).square().mean(), len(x), {}),
@@ -38,20 +40,21 @@ class Learner:
     (4.0, True)
     """
 
-    def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, accelerator: Accelerator):
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        make_optimizer: MakeOptimizer | None = None,
+    ):
         self.model, self.config, self.accelerator = model.train(), config, accelerator
         if config.compile_model and compiler_works(accelerator.device):
             model.compile()
         self.forward = distributed.parallelise(accelerator, _Forward(model, objective), config.sharded)
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.parameters = [parameter for _, parameter in self.named]
-        self.optimizer = make_optimizer(
-            model,
-            learning_rate=config.learning_rate,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-        )
+        self.optimizer = (make_optimizer or adamw)(model, config)
         self.average = [distributed.local(p.detach()).clone() for p in self.parameters if config.ema_decay]
         self.weight = torch.zeros((), device=accelerator.device)
 
@@ -141,6 +144,17 @@ class Learner:
         if self.average:
             for name, parameter in self.named:
                 distributed.copy_full(parameter.detach(), tensors[f"weights/{name}"])
+
+
+def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer where none is asked for."""
+    return make_optimizer(
+        model,
+        learning_rate=config.learning_rate,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+    )
 
 
 class _Forward(nn.Module):

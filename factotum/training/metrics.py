@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,27 @@ class MetricsLog:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines logged by a run so far."""
     return read_json_lines(run / "metrics.jsonl")
+
+
+def join_metrics(parts: Sequence[Path], run: Path) -> None:
+    """Write the metrics of runs that came one after the other as those of one run.
+
+    Args:
+        parts: their folders; steps, tokens and seconds are counted on from the one before.
+        run: whose `metrics.jsonl` is written anew.
+    """
+    joined: list[str] = []
+    steps, tokens, seconds = 0, 0, 0.0
+    for part in parts:
+        lines = read_metrics(part)
+        for line in lines:
+            timing = {**line["timing"], "seconds": line["timing"]["seconds"] + seconds}
+            moved = {**line, "step": line["step"] + steps, "tokens": line["tokens"] + tokens}
+            joined.append(json.dumps({**moved, "timing": timing}) + "\n")
+        if lines:
+            last = lines[-1]
+            steps, tokens, seconds = steps + last["step"], tokens + last["tokens"], timing["seconds"]
+    write_text_atomic(run / "metrics.jsonl", "".join(joined))
 
 
 def truncate_metrics(path: Path, step: int) -> None:

@@ -93,7 +93,9 @@ def sweep_figure(
         colours = _colours([*level, *tried])
         for name, losses in tried.items():
             finite = {rate: loss for rate, loss in losses.items() if np.isfinite(loss)}
-            line = axes.plot(list(finite), list(finite.values()), color=colours[name], linewidth=1.2, label=name)
+            line = axes.plot(
+                list(finite), list(finite.values()), color=colours[name], linewidth=1.2, label=name
+            )
             line[0].set(marker="o", markersize=3)
         for name, loss in level.items():
             axes.axhline(loss, color=colours[name], linewidth=2.0, label=name)

@@ -23,7 +23,7 @@ from factotum.core.seeding import derive_seed
 from factotum.training import checkpoint as files
 from factotum.training import distributed
 from factotum.training.config import FREE_FIELDS, TrainConfig
-from factotum.training.learner import Batch, Learner, Objective
+from factotum.training.learner import Batch, Learner, MakeOptimizer, Objective
 from factotum.training.metrics import MetricsLog, WeightedMeans, means_of, read_metrics
 from factotum.training.prefetch import Prefetcher
 from factotum.training.progress import Progress
@@ -82,6 +82,7 @@ def train(
     feedback: Feedback | None = None,
     settings: Mapping[str, Any] | None = None,
     stop: int | None = None,
+    make_optimizer: MakeOptimizer | None = None,
 ) -> TrainResult:
     """Train a model in a run's folder, going on from its newest checkpoint if there is one.
 
@@ -105,6 +106,7 @@ def train(
         settings: JSON values of what else shapes the run (model, data); resuming with others is refused.
         stop: updates in all after which to write a checkpoint and return, for what is done between updates; going
             on later is bit-equal to not having stopped, and the learning rate's schedule is not shortened.
+        make_optimizer: (model, config) -> its optimizer; AdamW by default. The schedule sets its `lr`.
 
     Returns:
         Where it ended; at once if the run was finished, or at `stop`, before.
@@ -137,7 +139,7 @@ def train(
         newest = files.latest_checkpoint(loop.run)
         tensors = loop.read(newest) if newest is not None else None
         if newest is None or loop.step < loop.stop:
-            loop.build(objective, load_model, newest, tensors)
+            loop.build(objective, load_model, newest, tensors, make_optimizer)
             newest = loop.advance(on_checkpoint)
     lines = read_metrics(loop.run)
     return TrainResult(loop.step, loop.step >= config.steps, newest, lines[-1] if lines else {})
@@ -192,13 +194,14 @@ class _Loop:
         load_model: ModelFiles,
         folder: Path | None,
         tensors: dict[str, Tensor] | None,
+        make_optimizer: MakeOptimizer | None,
     ) -> None:
         """Make the model and what updates it, from a checkpoint if there is one."""
         torch.manual_seed(derive_seed(self.config.seed, "model"))
         model = self.make_model()
         if folder is not None:
             load_model(model, folder)
-        self.learner = Learner(model, objective, self.config, self.accelerator)
+        self.learner = Learner(model, objective, self.config, self.accelerator, make_optimizer)
         if tensors is not None:
             self.learner.load_tensors(tensors)
 

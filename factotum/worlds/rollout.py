@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -76,31 +77,129 @@ def rollout(
     >>> len(episode.observations) - len(episode.actions), episode.score == sum(episode.rewards)
     (1, True)
     """
-    observation, _ = env.reset(seed=seed)
-    observations, actions = [observation], []
-    rewards: list[float] = []
-    executed = None
-    terminated = truncated = success = False
-    while not (terminated or truncated) and len(rewards) < max_steps:
-        action = actor(observation, executed)
-        actions.append(action if labeller is None else labeller(observation, executed))
-        observation, reward, terminated, truncated, info = env.step(action)
-        executed = action
-        observations.append(observation)
-        rewards.append(float(reward))
-        success = success or bool(info.get("success", False))
-    total = sum(rewards)
-    return Trajectory(
-        observations=observations,
-        actions=actions,
-        rewards=rewards,
-        terminated=bool(terminated),
-        truncated=bool(truncated) or not terminated,
-        success=success,
-        seed=seed,
-        score=float(success) if measure == "success" else total,
-        total_reward=total,
-    )
+    episode = _Recording(env, seed, max_steps)
+    while not episode.ended:
+        action = actor(episode.observation, episode.executed)
+        episode.step(action, action if labeller is None else labeller(episode.observation, episode.executed))
+    return episode.trajectory(measure)
+
+
+def rollouts(
+    envs: Sequence[gymnasium.Env],
+    *,
+    seeds: Sequence[int],
+    act: Callable[[list[Any], list[bool]], Sequence[Any]],
+    labellers: Sequence[Actor],
+    max_steps: int,
+    measure: Literal["return", "success"],
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> list[Trajectory | Exception]:
+    """Play one episode in each environment, side by side: one question to the actor for all of them.
+
+    Args:
+        envs: environments of one task.
+        seeds: start of each one's episode.
+        act: (observations, which rows begin) -> actions; a row whose episode has ended is asked about still, so that
+            the batch keeps its size, and not heard.
+        labellers: what is recorded, one for each environment, as for `rollout`.
+        max_steps: episodes are cut here.
+        measure: what the score is.
+        guard: entered around what an environment or a labeller does, for example with a limit of time.
+
+    Returns:
+        Episodes in the order of `seeds`; what was raised in place of one that its environment or labeller failed.
+
+    >>> env, left = gymnasium.make("CartPole-v1"), lambda observation, last: 0
+    >>> [episode] = rollouts([env], seeds=[0], act=lambda seen, first: [0] * len(seen), labellers=[left],
+    ...                      max_steps=500, measure="return")
+    >>> episode.rewards == rollout(env, seed=0, actor=left, max_steps=500, measure="return").rewards
+    True
+    """
+    rows = [_Row(env, seed, max_steps, guard) for env, seed in zip(envs, seeds, strict=True)]
+    # A row that could not even begin has nothing to ask about.
+    asked = [
+        (row, labeller) for row, labeller in zip(rows, labellers, strict=True) if row.episode is not None
+    ]
+    first = True
+    while any(row.active for row in rows):
+        actions = act([row.episode.observation for row, _ in asked], [first] * len(asked))  # type: ignore[union-attr]
+        for (row, labeller), action in zip(asked, actions, strict=True):
+            if row.active:
+                row.step(action, labeller)
+        first = False
+    return [row.result(measure) for row in rows]
+
+
+class _Recording:
+    """One episode as it is played."""
+
+    def __init__(self, env: gymnasium.Env, seed: int, max_steps: int) -> None:
+        self.env, self.seed, self.max_steps = env, seed, max_steps
+        self.observation, _ = env.reset(seed=seed)
+        self.observations, self.actions = [self.observation], list[Any]()
+        self.rewards: list[float] = []
+        self.executed: Any = None
+        self.terminated = self.truncated = self.success = False
+
+    @property
+    def ended(self) -> bool:
+        return self.terminated or self.truncated or len(self.rewards) >= self.max_steps
+
+    def step(self, action: Any, label: Any) -> None:
+        self.actions.append(label)
+        self.observation, reward, terminated, truncated, info = self.env.step(action)
+        self.terminated, self.truncated, self.executed = bool(terminated), bool(truncated), action
+        self.observations.append(self.observation)
+        self.rewards.append(float(reward))
+        self.success = self.success or bool(info.get("success", False))
+
+    def trajectory(self, measure: Literal["return", "success"]) -> Trajectory:
+        total = sum(self.rewards)
+        return Trajectory(
+            observations=self.observations,
+            actions=self.actions,
+            rewards=self.rewards,
+            terminated=self.terminated,
+            truncated=self.truncated or not self.terminated,
+            success=self.success,
+            seed=self.seed,
+            score=float(self.success) if measure == "success" else total,
+            total_reward=total,
+        )
+
+
+class _Row:
+    """One of several episodes side by side: what it raises ends it alone."""
+
+    def __init__(
+        self, env: gymnasium.Env, seed: int, max_steps: int, guard: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self.guard = guard
+        self.error: Exception | None = None
+        self.episode: _Recording | None = None
+        try:
+            with guard():
+                self.episode = _Recording(env, seed, max_steps)
+        except Exception as error:
+            self.error = error
+
+    @property
+    def active(self) -> bool:
+        return self.error is None and self.episode is not None and not self.episode.ended
+
+    def step(self, action: Any, labeller: Actor) -> None:
+        assert self.episode is not None
+        try:
+            with self.guard():
+                self.episode.step(action, labeller(self.episode.observation, self.episode.executed))
+        except Exception as error:
+            self.error = error
+
+    def result(self, measure: Literal["return", "success"]) -> Trajectory | Exception:
+        if self.error is not None:
+            return self.error
+        assert self.episode is not None
+        return self.episode.trajectory(measure)
 
 
 def expert_actor(env: gymnasium.Env, make_expert: Callable[[gymnasium.Env], Actor]) -> Actor:

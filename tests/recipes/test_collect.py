@@ -203,13 +203,15 @@ class AlwaysRight:
         assert observation_space.contains(observation_space.sample())
 
     def initial_state(self, batch_size):
-        assert batch_size == 1
-        return None
+        self.batches = [*getattr(self, "batches", []), batch_size]
+        return (batch_size, 0)
 
     def step(self, inputs, state):
-        _, (first,) = inputs
-        assert first == (state is None), "the state starts anew with each episode"
-        return [1], (0 if first else state + 1)
+        observations, first = inputs
+        rows, steps = state
+        assert len(observations) == rows, "the batch keeps its size"
+        assert first == [steps == 0] * rows, "the state starts anew with each episode"
+        return [1] * rows, (rows, steps + 1)
 
 
 @pytest.fixture
@@ -243,6 +245,23 @@ def test_a_checkpoint_acts_and_the_expert_labels(data, checkpoint):
     (checkpoint / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(UserError, match="choose another --name"):
         collect(data, actor=str(checkpoint), episodes=20)
+
+
+def test_the_agent_plays_several_episodes_at_once_each_to_its_own_end(data, checkpoint):
+    dataset = collect(data, actor=str(checkpoint), chunk=12)
+    assert player._worker.agent.batches == [8, 4]
+    assert len(set(dataset.lengths.tolist())) > 1
+    assert dataset.metadata["seeds"] == list(range(12))
+
+
+def test_episodes_are_cut_where_asked_and_that_is_part_of_the_settings(data, checkpoint):
+    dataset = collect(data, actor=str(checkpoint), longest=5)
+    assert set(dataset.lengths.tolist()) == {5}
+    assert dataset.own_metadata["settings"]["longest"] == 5
+    with pytest.raises(UserError, match="choose another --name"):
+        collect(data, actor=str(checkpoint), longest=6, episodes=13)
+    with pytest.raises(UserError, match="--longest: expected 1 or more, got 0"):
+        collect(data, longest=0)
 
 
 def test_the_expert_may_play_some_of_the_episodes(data, checkpoint):

@@ -130,3 +130,30 @@ def test_a_missing_extra_names_the_install_command(monkeypatch, tmp_path):
     monkeypatch.setattr("factotum.worlds.suites.task.find_spec", lambda module: None)
     with pytest.raises(UserError, match=r"run  pip install 'factotum\[babyai\]'"):
         run("random", tmp_path, "babyai/GoToLocal")
+
+
+def test_other_words_reach_the_agent_and_make_a_row_of_their_own(tmp_path, monkeypatch):
+    heard = set()
+
+    class Listener(agents.RandomAgent):
+        def step(self, inputs, state):
+            heard.update(observation["instruction"] for observation in inputs[0])
+            return super().step(inputs, state)
+
+    monkeypatch.setattr(agents, "RandomAgent", Listener)
+    run("random", tmp_path, "babyai/GoToLocal", episodes=2)
+    plain = set(heard)
+    summary = run("random", tmp_path, "babyai/GoToLocal", episodes=2, words="held-out")
+    assert summary.labels == ("random", "random, words: held-out")
+    assert all(mission.startswith("go to ") for mission in plain)
+    assert all(not mission.startswith("go to ") for mission in heard - plain)
+    assert len(heard - plain) >= 2
+    with pytest.raises(UserError, match="expected a mission of one clause"):
+        run("random", tmp_path, "gym/Taxi", episodes=1, words="held-out")
+
+
+def test_only_the_datasets_asked_for_are_shown(tmp_path, data):
+    summary = run("retrieve", tmp_path, LAKE, data=data, datasets=("*/expert-v0",))
+    assert summary.rows[0].scores["retrieve"].raw == 1.0
+    with pytest.raises(UserError, match=r"demonstrations of gym/FrozenLakeFirm of datasets \*/dagger-v0 in"):
+        run("retrieve", tmp_path, LAKE, data=data, datasets=("*/dagger-v0",))

@@ -179,7 +179,10 @@ def test_a_run_goes_on_only_with_its_own_settings(tmp_path):
         (["--names", "booth"], "expected each name once, got 'booth' twice"),
         (["--tasks", "nowhere"], "expected MODULE:FUNCTION, got 'nowhere'"),
         (["--tasks", "no_such_module_here:build"], "cannot import no_such_module_here"),
-        (["--tasks", f"{__name__}:missing"], "unknown function in tests.recipes.test_meta_train_optimizer 'missing'"),
+        (
+            ["--tasks", f"{__name__}:missing"],
+            "unknown function in tests.recipes.test_meta_train_optimizer 'missing'",
+        ),
         (
             ["--tasks", f"{__name__}:nothing"],
             "expected (module, batches), (module, batches, loss) or problems",

@@ -5,7 +5,15 @@ import math
 
 import torch
 
-from factotum.training.metrics import MetricsLog, WeightedMeans, means_of, read_metrics, truncate_metrics
+from factotum.core.files import append_json_line
+from factotum.training.metrics import (
+    MetricsLog,
+    WeightedMeans,
+    join_metrics,
+    means_of,
+    read_metrics,
+    truncate_metrics,
+)
 
 
 def test_a_restored_window_goes_on_bit_equal():
@@ -60,3 +68,21 @@ def test_later_and_torn_lines_are_cut_off_and_earlier_bytes_stay(tmp_path):
     truncate_metrics(log.path, 2)
     assert log.path.read_text() == "".join(whole[:2])
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_runs_one_after_the_other_are_joined_as_one(tmp_path):
+    for name, lines in (("a", [(2, 10, 1.0), (4, 20, 2.0)]), ("b", [(1, 5, 0.5)]), ("empty", [])):
+        (tmp_path / name).mkdir()
+        for step, tokens, seconds in lines:
+            timing = {"seconds": seconds, "steps_per_second": 3.0}
+            line = {"step": step, "loss": 1.0, "tokens": tokens, "timing": timing}
+            append_json_line(tmp_path / name / "metrics.jsonl", line)
+    for _ in range(2):  # written anew each time
+        join_metrics([tmp_path / name for name in ("a", "empty", "b")], tmp_path)
+    joined = read_metrics(tmp_path)
+    assert [(line["step"], line["tokens"], line["timing"]["seconds"]) for line in joined] == [
+        (2, 10, 1.0),
+        (4, 20, 2.0),
+        (5, 25, 2.5),
+    ]
+    assert joined[-1]["timing"]["steps_per_second"] == 3.0

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from factotum.worlds.rollout import expert_actor, random_actor, rollout
+from factotum.worlds.rollout import expert_actor, random_actor, rollout, rollouts
 from factotum.worlds.suites.task import ExpertFailure
 
 
@@ -103,3 +103,65 @@ def test_random_actions_do_not_follow_the_environments_own_draws():
     space = spaces.Discrete(1000)
     space.seed(7)
     assert random_actor(space, 7)(None, None) != space.sample()
+
+
+class Asked:
+    """Acts by what it sees; notes how many it was asked about, and who began."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, observations, first):
+        self.calls.append((len(observations), tuple(first)))
+        return [int(seen == 1) for seen in observations]
+
+
+def play_together(envs, labellers=None, **options):
+    labellers = labellers or [lambda observation, last: 10 + observation for _ in envs]
+    settings = {"seeds": range(len(envs)), "act": Asked(), "max_steps": 5, "measure": "success"}
+    return rollouts(envs, labellers=labellers, **{**settings, **options})
+
+
+def test_episodes_side_by_side_are_those_played_alone():
+    asked, ends = Asked(), (True, False, True)
+    together = play_together([Counter(end) for end in ends], act=asked)
+    for seed, (episode, end) in enumerate(zip(together, ends, strict=True)):
+        alone = play(
+            Counter(end), seed=seed, actor=lambda seen, last: int(seen == 1), measure="success", max_steps=5,
+            labeller=lambda seen, last: 10 + seen,
+        )  # fmt: skip
+        assert episode == alone
+    assert [episode.truncated for episode in together] == [False, True, False]
+    assert together[0].actions == [10, 11, 12]
+    assert together[0].success  # by the action executed, not by the label
+    assert asked.calls == [(3, (True,) * 3), *[(3, (False,) * 3)] * 4]
+
+
+def test_who_fails_fails_alone():
+    def lost(observation, last_action):
+        raise ExpertFailure("lost")
+
+    class Broken(Counter):
+        def reset(self, *, seed=None, options=None):
+            raise RuntimeError("no level")
+
+    label = lambda observation, last: 0  # noqa: E731
+    one, two, three = play_together([Counter(), Counter(), Broken()], [lost, label, label])
+    assert isinstance(one, ExpertFailure)
+    assert two.rewards == [0.5] * 3
+    assert isinstance(three, RuntimeError)
+    assert [str(one) for one in play_together([Broken()], [label])] == ["no level"]
+
+
+def test_the_guard_is_around_every_step_of_every_row():
+    entered = []
+
+    class Guard:
+        def __enter__(self):
+            entered.append(1)
+
+        def __exit__(self, *error):
+            return
+
+    play_together([Counter(), Counter()], guard=Guard)
+    assert len(entered) == 2 * (1 + 3)
