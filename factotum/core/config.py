@@ -15,13 +15,18 @@ Config = TypeVar("Config")
 def to_json_dict(config: Any) -> dict[str, Any]:
     """A dataclass as plain JSON values.
 
+    A field with `metadata={"added": True}` is left out while it has its default, so that what was stored before there
+    was the field stays equal to what is stored now.
+
     >>> @dataclasses.dataclass(frozen=True)
     ... class Size:
     ...     width: int = 8
     >>> to_json_dict(Size())
     {'width': 8}
     """
-    return dataclasses.asdict(config)
+    added = {field.name: field.default for field in dataclasses.fields(config) if "added" in field.metadata}
+    values = dataclasses.asdict(config)
+    return {name: value for name, value in values.items() if name not in added or value != added[name]}
 
 
 def from_json_dict(cls: type[Config], values: dict[str, Any]) -> Config:

@@ -18,6 +18,7 @@ from factotum.core.checks import UserError
 from factotum.core.seeding import derive_seed, numpy_generator
 from factotum.distill.agent import TeacherAgent
 from factotum.distill.choice import CONTINUOUS
+from factotum.distill.expert import WorldExpert, seat
 from factotum.distill.q_learning import Moved
 from factotum.distill.replay import TeacherReplay
 from factotum.distill.teacher import Teacher
@@ -68,7 +69,7 @@ class Collector:
         world: what is played.
         agent: who plays, a `core.step.Core`: `TeacherAgent(teacher, epsilon=0.05)` in the paper, whose play takes no
             second pass of the teacher; `PolicyAgent(student)` for DAgger.
-        teacher: who labels.
+        teacher: who labels; steps about which a `WorldExpert` has nothing to say are not stored.
         replay: see `replay_of`.
         teacher_share: probability that at a step the teacher's best action is taken in the agent's place, beta in
             DAgger; may be changed at any time.
@@ -89,7 +90,7 @@ class Collector:
         seed: int = 0,
     ) -> None:
         _require_fit(world, teacher, replay)
-        self.world, self.agent, self.teacher, self.replay = world, agent, teacher, replay
+        self.world, self.agent, self.teacher, self.replay = world, agent, seat(teacher, world), replay
         self.teacher_share, self.seed = teacher_share, seed
         self.steps = self.due = self.resets = 0
         self._generator = numpy_generator(seed, "mixture", world.name)
@@ -128,13 +129,14 @@ class Collector:
         assert self._observation is not None
         label_BA = self.teacher.label(self._observation)
         action_B = self._act(self._observation, label_BA)
+        silent = self.teacher.silent.copy() if isinstance(self.teacher, WorldExpert) else None
         moved = self.world.step(action_B)
-        self.replay.append(self._observation, self._first, label_BA, action_B, moved)
+        self.replay.append(self._observation, self._first, label_BA, action_B, moved, silent)
         self._observation, self._first = moved.observation, np.asarray(moved.begun, bool)
         played = ~self._first
         self._return[played] += moved.reward[played]
         self._length += played
-        stored = int(played.sum())
+        stored = int((played if silent is None else played & ~silent).sum())
         self.steps += stored
         return moved, stored
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -30,6 +31,8 @@ class PolicyConfig:
         layer_norm: after each convolution and each dense layer but the last, as in PQN (arXiv 2407.04811).
         outputs: what the numbers mean.
         scale: observations are multiplied by it.
+        standardise: each entry of a vector comes less its mean, over its deviation, as seen in training: for robots'
+            positions, which differ by centimetres.
 
     Raises:
         UserError: sizes that do not fit each other.
@@ -43,6 +46,7 @@ class PolicyConfig:
     layer_norm: bool = False
     outputs: Literal["q", "logits", "gaussian", "continuous"] = "q"
     scale: float = 1 / 255
+    standardise: bool = field(default=False, metadata={"added": True})
 
     def __post_init__(self) -> None:
         if self.outputs not in OUTPUTS:
@@ -61,6 +65,8 @@ class PolicyConfig:
             raise UserError(f"hidden: expected widths from 1 on, got {self.hidden} and {self.head_hidden}")
         if not 0 < self.scale < float("inf"):
             raise UserError(f"scale: expected a number above 0, got {self.scale}")
+        if self.standardise and len(self.observation_shape) != 1:
+            raise UserError(f"standardise: expected vectors, got observations {self.observation_shape}")
         self.convolved_shapes()
 
     def convolved_shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -163,6 +169,9 @@ ATARI = {
     "teacher": dqn_teacher, "pqn-teacher": pqn_teacher, "net1": net1, "net2": net2, "net3": net3,
     "multitask-3": multitask_3, "multitask-10": multitask_10,
 }  # fmt: skip
+CNN = re.compile(r"cnn(-\d+x\d+)+(-\d+)*")
+"""Names of networks that say their convolutions (channels x kernel) and dense widths."""
+
 SMALLEST = 36
 """Smallest height and width of pictures for Atari's convolutions; smaller ones get MinAtar's."""
 
@@ -179,7 +188,8 @@ def preset(
     """A network by name, of sizes that suit the observations.
 
     Args:
-        name: one of `SIZES`, or for vectors also `mlp-64`, `mlp-64-64` and the like.
+        name: one of `SIZES`, for vectors also `mlp-64`, `mlp-64-64` and the like, for pictures `cnn-32x1-16x3-64` and
+            the like: 32 channels of kernel 1, 16 of kernel 3, a dense layer of 64.
         observation_shape: (C, H, W) from 36 x 36 on gives the paper's networks, smaller pictures MinAtar's, (F,) two
             dense layers.
         actions: of the one task, or of each by name.
@@ -192,19 +202,30 @@ def preset(
     True
     >>> preset("net3", (7, 10, 10), 3).hidden, preset("net3", (4,), 2).hidden, preset("mlp-32", (4,), 2).hidden
     ((9,), (48, 48), (32,))
+    >>> preset("cnn-32x1-16x3-64", (7, 10, 10), 3).convolutions
+    ((32, 1, 1), (16, 3, 1))
     """
     shape = tuple(int(length) for length in observation_shape)
     if len(shape) == 1:
         config = _vector_preset(name, shape[0], actions)
     elif len(shape) != 3:
         raise UserError(f"observations: expected shape (F,) or (C, H, W), got {shape}")
+    elif CNN.fullmatch(name):
+        config = _cnn(name, shape, actions)
     elif name not in SIZES:
-        raise unknown("network for pictures", name, SIZES)
+        raise unknown("network for pictures", name, [*SIZES, "cnn-16x3-64", "cnn-32x1-16x3-64"])
     elif min(shape[1:]) >= SMALLEST:
         config = replace(ATARI[name](_tasks(actions)), observation_shape=shape)
     else:
         config = replace(_minatar_preset(name, actions), observation_shape=shape)
     return replace(config, outputs=outputs)
+
+
+def _cnn(name: str, shape: tuple[int, ...], actions: Actions) -> PolicyConfig:
+    parts = name.split("-")[1:]
+    convolutions = tuple((*map(int, part.split("x")), 1) for part in parts if "x" in part)
+    hidden = tuple(int(part) for part in parts if "x" not in part)
+    return PolicyConfig(shape, _tasks(actions), convolutions, hidden)  # type: ignore[arg-type]
 
 
 def _minatar_preset(name: str, actions: Actions) -> PolicyConfig:

@@ -16,6 +16,12 @@ from torch import Tensor, nn
 from factotum.core.checks import UserError, unknown
 from factotum.distill.config import PolicyConfig
 
+LEAST_VARIANCE = 1e-4
+"""Added to variances, so that what hardly varies is not blown up: a hundredth counts as one."""
+
+MOST_DEVIATIONS = 5.0
+"""Standardised entries are cut here: what varies for the first time must not tear what was learnt before."""
+
 
 class PolicyNetwork(nn.Module):
     """The paper's networks: what the tasks share (`features`) and a head for each of them.
@@ -91,9 +97,50 @@ class PolicyNetwork(nn.Module):
         )
 
 
+class Standardise(nn.Module):
+    """Entries of a vector less their mean, over their deviation: running ones of all that was seen in training.
+
+    y_f = (x_f - m_f) / sqrt(v_f + 1e-4), cut to [-5, 5]
+
+    Args:
+        features: F.
+
+    >>> layer = Standardise(1)
+    >>> layer(torch.tensor([[1.0], [3.0]])).round(decimals=3).tolist(), layer.eval()(torch.tensor([[2.0]])).item()
+    ([[-1.0], [1.0]], 0.0)
+    """
+
+    mean: Tensor
+    variance: Tensor
+    seen: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x_BF: Float[Tensor, "B F"]) -> Float[Tensor, "B F"]:
+        """The standardised entries, `B F`; in training they count first."""
+        if self.training:
+            self._count(x_BF.detach())
+        standard_BF = (x_BF - self.mean) / (self.variance + LEAST_VARIANCE).sqrt()
+        return standard_BF.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
+
+    @torch.no_grad()
+    def _count(self, x_BF: Tensor) -> None:
+        """Merge the mean and the variance of a batch into those of all before (Chan et al., 1979)."""
+        self.seen += len(x_BF)
+        share = len(x_BF) / self.seen
+        apart_F = x_BF.mean(0) - self.mean
+        spread_F = x_BF.var(0, unbiased=False) - self.variance
+        self.variance += share * (spread_F + (1 - share) * apart_F.square())
+        self.mean += share * apart_F
+
+
 def _features(config: PolicyConfig) -> tuple[nn.Sequential, int]:
-    layers: list[nn.Module] = []
     channels = config.observation_shape[0]
+    layers: list[nn.Module] = [Standardise(channels)] if config.standardise else []
     for (made, kernel, stride), shape in zip(config.convolutions, config.convolved_shapes(), strict=True):
         layers.append(nn.Conv2d(channels, made, kernel, stride))
         layers += [nn.LayerNorm(shape), nn.ReLU()] if config.layer_norm else [nn.ReLU()]

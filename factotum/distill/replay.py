@@ -149,6 +149,7 @@ class TeacherReplay:
         label_BA: np.ndarray | None,
         action_B: np.ndarray,
         moved: Moved,
+        left_out_B: np.ndarray | None = None,
     ) -> None:
         """Store a step of B environments; their dummy steps (`moved.begun`) are left out.
 
@@ -158,6 +159,7 @@ class TeacherReplay:
             label_BA: what the teacher put out for it; None where the replay has no labels.
             action_B: what was done.
             moved: what came of it.
+            left_out_B: rows that are not to be learnt from either, such as those without a label.
 
         Raises:
             UserError: other shapes or types, labels that are not finite, stacks that do not go on from the step before.
@@ -170,12 +172,13 @@ class TeacherReplay:
         self._last[first_B] = NONE
         if self.total + len(observation_B) * self.layout.stack - self._flushed > self.layout.spare:
             self.flush()
+        out_B = moved.begun if left_out_B is None else moved.begun | left_out_B
         if self.layout.stack > 1:
             self._require_stacks(observation_B)
-            self._store_pasts(observation_B, moved.begun)
+            self._store_pasts(observation_B, out_B)
         # a dummy step's observation is kept where its episode was cut: a value may still be learnt from it
-        kept = np.flatnonzero(~moved.begun | (self._last != NONE))
-        flags = np.where(moved.begun, 0, DRAWN + TERMINATED * moved.terminated)[kept]
+        kept = np.flatnonzero(~out_B | (self._last != NONE))
+        flags = np.where(out_B, 0, DRAWN + TERMINATED * moved.terminated)[kept]
         fields = {"reward": moved.reward[kept], "action": action_B[kept]}
         if label_BA is not None:
             fields["label"] = label_BA[kept]

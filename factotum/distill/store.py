@@ -54,8 +54,10 @@ def save_policy(
     """
     folder = Path(folder)
     kept = torch.float16 if half else torch.float32
+    learnt = dict(network.named_parameters())  # statistics of observations keep their precision
     weights = {
-        name: value.detach().cpu().to(kept).contiguous() for name, value in network.state_dict().items()
+        name: value.detach().cpu().to(kept if name in learnt else value.dtype).contiguous()
+        for name, value in network.state_dict().items()
     }
     for name, value in weights.items():
         if not bool(value.isfinite().all()):
@@ -115,6 +117,7 @@ def model_card(network: PolicyNetwork, made_by: Mapping[str, Any], half: bool = 
         "dense layers": config.hidden or "none",
         "dense layers of each task": config.head_hidden or "none",
         "layer norm": "yes" if config.layer_norm else "no",
+        **({"observations standardised": "yes"} if config.standardise else {}),
         "parameters": f"{network.parameter_count:,}, {'half' if half else 'single'} precision",
         **{str(name): value for name, value in made_by.items() if isinstance(value, str | int | float)},
     }

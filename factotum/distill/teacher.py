@@ -59,6 +59,7 @@ class CheckedTeacher:
         actions: A, the number of actions, or of a label's numbers where they are continuous.
         observation_shape: of one observation; None takes any.
         name: for errors.
+        parameters: how many numbers it has learnt, None where that cannot be told.
 
     >>> teacher = CheckedTeacher(lambda x: [0, 1], "actions", 3)
     >>> teacher.label(np.zeros((2, 4))).tolist()
@@ -73,13 +74,14 @@ class CheckedTeacher:
         *,
         observation_shape: tuple[int, ...] | None = None,
         name: str = "teacher",
+        parameters: int | None = None,
     ) -> None:
         if kind not in KINDS:
             raise unknown("kind of teacher", str(kind), KINDS)
         if actions < 1 or (kind == "gaussian" and actions % 2):
             raise UserError(f"{name}: expected a number of actions that suits {kind!r}, got {actions}")
         self.function, self.kind, self.actions = function, kind, actions
-        self.observation_shape, self.name = observation_shape, name
+        self.observation_shape, self.name, self.parameters = observation_shape, name, parameters
 
     def label(self, observation_B: np.ndarray) -> np.ndarray:
         """Checked labels.
@@ -171,8 +173,9 @@ def _teacher(
             f"{_name(anything)}: expected kind ({', '.join(KINDS)}) and actions, which a function does not tell, "
             f"got {kind} and {actions}"
         )
-    function = _on_arrays(anything, device) if isinstance(anything, nn.Module) else anything
-    return CheckedTeacher(function, kind, actions, name=_name(anything))
+    module = anything if isinstance(anything, nn.Module) else None
+    function = anything if module is None else _on_arrays(module, device)
+    return CheckedTeacher(function, kind, actions, name=_name(anything), parameters=_count(module))
 
 
 def _from_path(path: Path, task: str | None, device: torch.device | str | None) -> Teacher:
@@ -181,8 +184,14 @@ def _from_path(path: Path, task: str | None, device: torch.device | str | None) 
     if path.suffix != ".zip":
         raise UserError(f"teacher: expected a folder or a .zip archive, got {path}")
     policy = read_stable_baselines(path)
-    function, shape = _on_arrays(policy.network, device), policy.observation_shape
-    return CheckedTeacher(function, policy.kind, policy.actions, observation_shape=shape, name=str(path))  # type: ignore[arg-type]
+    return CheckedTeacher(
+        _on_arrays(policy.network, device),
+        policy.kind,  # type: ignore[arg-type]
+        policy.actions,
+        observation_shape=policy.observation_shape,
+        name=str(path),
+        parameters=_count(policy.network),
+    )
 
 
 def _from_policy(
@@ -194,7 +203,12 @@ def _from_policy(
         config.observation_shape if len(network.tasks) == 1 else None
     )  # several tasks may have fewer channels
     return CheckedTeacher(
-        function, config.outputs, config.actions[chosen], observation_shape=shape, name=name
+        function,
+        config.outputs,
+        config.actions[chosen],
+        observation_shape=shape,
+        name=name,
+        parameters=_count(network),
     )
 
 
@@ -211,6 +225,10 @@ def _on_arrays(
         return module(given if weight is None else given.to(weight.device), *more).float().cpu()
 
     return run
+
+
+def _count(module: nn.Module | None) -> int | None:
+    return None if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
 def _name(anything: Any) -> str:

@@ -25,7 +25,14 @@ from factotum.recipes.distill_online import Pace, online_lessons
 from factotum.recipes.distill_play import PlayConfig
 from factotum.recipes.distill_report import print_evaluation, report_run
 from factotum.recipes.distill_schedule import Schedule
-from factotum.recipes.distill_tasks import Lesson, find_lessons, make_objective, student_config, version_of
+from factotum.recipes.distill_tasks import (
+    EXPERT,
+    Lesson,
+    find_lessons,
+    make_objective,
+    student_config,
+    version_of,
+)
 from factotum.recipes.distill_train import Learning, Student, share_now, train_student
 from factotum.recipes.teacher_choice import Changes
 from factotum.training.distributed import make_accelerator
@@ -55,7 +62,8 @@ class Args:
     """Distil teachers into a student; run again, it goes on where it stopped. The policy ends in RUN/policy."""
 
     teachers: tuple[str, ...] = ()
-    """policies or runs of train-teacher, archives of Stable-Baselines3 (.zip), MODULE:FUNCTION; one student of all"""
+    """policies or runs of train-teacher, archives of Stable-Baselines3 (.zip), MODULE:FUNCTION, or "expert" for the
+    one that a world of babyai, metaworld or box2d has; one student of all"""
     online: tuple[Path, ...] = ()
     """runs of train-teacher that still learn, in place of teachers: the student follows their best policy so far"""
     worlds: tuple[str, ...] = ()
@@ -63,7 +71,10 @@ class Args:
     kind: Kind | None = None
     """what a MODULE:FUNCTION returns"""
     student: str = "teacher"
-    """size: teacher, net1 (25 %), net2 (7 %), net3 (4 %), multitask-3, multitask-10; for vectors mlp-64 and the like"""
+    """size: teacher, net1 (25 %), net2 (7 %), net3 (4 %), multitask-3, multitask-10; for vectors mlp-64 and the like,
+    for pictures cnn-32x1-16x3-64: channels x kernel of convolutions, widths of dense layers"""
+    standardise: bool = False
+    """entries of vectors come to the student less their mean, over their deviation, as seen in training"""
     out: Path | None = None
     """folder of the run, runs/distill-... by default; an existing one is resumed"""
     loss: Annotated[Loss, Flat] = field(default_factory=Loss)
@@ -80,6 +91,13 @@ class Args:
     tuning: FineTuneConfig = field(default_factory=FineTuneConfig)
     episodes: int = 100
     """games of each task that student, teacher and random play are measured on, from the same starts"""
+    evaluation_epsilon: float | None = None
+    """share of random actions of student and teacher in evaluation; that of play by default"""
+    evaluation_sample: bool = False
+    """in evaluation the student draws from its policy in place of taking the likeliest action: where the teacher acts
+    on more than is observed, a student that always does the same may go in circles"""
+    evaluation_environments: int = 50
+    """environments side by side in evaluation; the starts of episodes depend on it"""
     evaluation_seed: int = 2
     """block of evaluation seeds; training uses 0, teachers are chosen and measured on 0 and 1"""
     score_every: int = 0
@@ -111,7 +129,7 @@ def main(args: Args) -> dict[str, Any]:
         lessons = find_lessons(args.teachers, args.worlds, args.kind, device)
         settings = {"teachers": [[lesson.task, lesson.source, lesson.version] for lesson in lessons]}
     objective = make_objective(lessons, to_json_dict(args.loss))
-    config = student_config(args.student, lessons, objective)
+    config = student_config(args.student, lessons, objective, args.standardise)
     student = Student(run, config, objective, args.schedule, args.play, args.learning, args.score_every)
     record_command(run)
     if args.baseline == "multi-dqn":
@@ -132,10 +150,10 @@ def check(args: Args) -> None:
     if bool(args.teachers) == bool(args.online):
         given = "both" if args.online else "neither"
         raise UserError(f"teachers: expected --teachers or --online, got {given}")
-    if args.fine_tune < 0 or args.score_every < 0 or args.episodes < 1:
+    if args.fine_tune < 0 or args.score_every < 0 or args.episodes < 1 or args.evaluation_environments < 1:
         raise UserError(
-            f"expected fine_tune and score_every from 0 on and episodes from 1 on, got {args.fine_tune}, "
-            f"{args.score_every} and {args.episodes}"
+            f"expected fine_tune and score_every from 0 on, evaluation_environments and episodes from 1 on, got "
+            f"{args.fine_tune}, {args.score_every}, {args.evaluation_environments} and {args.episodes}"
         )
     if args.fine_tune and (args.baseline != "none" or len(args.teachers or args.online) > 1):
         raise UserError("fine_tune: expected one teacher and no baseline")
@@ -148,8 +166,14 @@ def default_run(args: Args) -> Path:
 
     >>> default_run(Args(teachers=("runs/minatar-breakout",), student="net3")).as_posix()
     'runs/distill-minatar-breakout-net3'
+    >>> default_run(Args(teachers=("expert",), worlds=("metaworld/reach",), student="mlp-32")).as_posix()
+    'runs/distill-metaworld-reach-mlp-32'
     """
-    sources = [Path(source).name.partition(":")[0] for source in (*args.teachers, *map(str, args.online))]
+    named = list(args.teachers)
+    for index, world in enumerate(args.worlds[: len(named)]):
+        if named[index] == EXPERT:
+            named[index] = world.replace("/", "-")
+    sources = [Path(source).name.partition(":")[0] for source in (*named, *map(str, args.online))]
     kind = args.baseline if args.baseline != "none" else "online" if args.online else "distill"
     return Path("runs") / "-".join([kind, *sources, args.student])
 
@@ -160,7 +184,9 @@ def finish(args: Args, run: Path, network: PolicyNetwork, lessons: Sequence[Less
     save_policy(network, run / "policy", _made_by(args, run, lessons, None))
     how = Evaluation(
         args.episodes,
-        epsilon=args.play.epsilon,
+        environments=args.evaluation_environments,
+        epsilon=args.play.epsilon if args.evaluation_epsilon is None else args.evaluation_epsilon,
+        sample=args.evaluation_sample,
         seed=args.evaluation_seed,
         shared=args.shared_scores,
         threads=args.play.threads,

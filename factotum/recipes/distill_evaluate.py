@@ -17,6 +17,7 @@ from gymnasium import spaces
 from factotum.core.files import read_json, write_json_atomic
 from factotum.distill.agent import PolicyAgent, TeacherAgent
 from factotum.distill.choice import CONTINUOUS
+from factotum.distill.expert import labels_for, seat
 from factotum.distill.model import PolicyNetwork
 from factotum.distill.teacher import Teacher
 from factotum.losses.distillation import agreement
@@ -35,6 +36,7 @@ class Evaluation:
         episodes: of each task, by student, teacher and random play.
         environments: side by side.
         epsilon: share of random actions of student and teacher.
+        sample: the student draws from its policy.
         seed: which block of evaluation seeds.
         shared: folder that keeps what teachers and random play scored, for other students of the same teachers.
         threads: of Atari.
@@ -43,6 +45,7 @@ class Evaluation:
     episodes: int = 100
     environments: int = 50
     epsilon: float = 0.05
+    sample: bool = False
     seed: int = 0
     shared: Path | None = None
     threads: int = 0
@@ -69,19 +72,21 @@ class Agreeing:
         self.calls += 1
         if (self.calls - 1) % self.every:
             return
-        seen = observation[playing]
-        student, label = self.student.outputs(seen), self.teacher.label(seen)
+        label, asked = labels_for(self.teacher, observation, playing)
+        if not asked.any():
+            return
+        student = self.student.outputs(observation[asked])
         if self.continuous:
             numbers = len(self.student.choose.action_space.low)  # type: ignore[union-attr]
             self.total += float(np.square(student[:, :numbers] - label[:, :numbers]).sum(1).sum())
         else:
             self.total += int(agreement(torch.from_numpy(student), torch.from_numpy(label)).sum())
-        self.count += len(seen)
+        self.count += len(label)
 
     @property
     def mean(self) -> float:
-        """Share of agreement, or mean squared distance."""
-        return self.total / self.count
+        """Share of agreement, or mean squared distance; NaN where the teacher never said anything."""
+        return self.total / self.count if self.count else float("nan")
 
 
 def both(*watches: Watch) -> Watch:
@@ -113,11 +118,12 @@ def evaluate_lesson(
     world = make_vector(lesson.task, min(how.environments, how.episodes), threads=how.threads)
     bounds = world.action_space if isinstance(world.action_space, spaces.Box) else None
     continuous = lesson.teacher.kind in CONTINUOUS
-    student = PolicyAgent(network, lesson.task, how.epsilon, how.seed, action_space=bounds)
-    teacher = TeacherAgent(lesson.teacher, how.epsilon, how.seed, action_space=bounds)
+    student = PolicyAgent(network, lesson.task, how.epsilon, how.seed, how.sample, action_space=bounds)
+    expert = seat(lesson.teacher, world)
+    teacher = TeacherAgent(expert, how.epsilon, how.seed, action_space=bounds)
     questions, films, scores = {}, {}, {}
     for name, agent in (("teacher", teacher), ("student", student)):
-        questions[name] = Agreeing(student, lesson.teacher, continuous)
+        questions[name] = Agreeing(student, expert, continuous)
         films[name] = Film()
         watch = both(questions[name], films[name])
         scores[name] = play_episodes(world, agent, how.episodes, how.seed, watch=watch, bar=bar)
@@ -137,8 +143,7 @@ def evaluate_lesson(
         "teacher_scores": scores["teacher"].tolist(),
         "random_scores": random,
         "random_episodes_shared": known,
-        f"{word}_on_teacher_states": questions["teacher"].mean,
-        f"{word}_on_student_states": questions["student"].mean,
+        **{f"{word}_on_{who}_states": questions[who].mean for who in ("teacher", "student")},
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from factotum.core.checks import UserError
 from factotum.core.config import to_json_dict
+from factotum.distill.expert import WorldExpert
 from factotum.distill.fine_tune import FineTuneConfig, FineTuner
 from factotum.distill.model import PolicyNetwork
 from factotum.distill.objective import DistillationObjective
@@ -53,6 +54,10 @@ def fine_tune(
     """
     if steps < 1:
         raise UserError(f"fine_tune: expected 1 step or more, got {steps}")
+    if isinstance(lesson.teacher, WorldExpert):
+        raise UserError(
+            f"fine_tune: expected a teacher that labels observations, got the expert of {lesson.task}"
+        )
     world = make_vector(lesson.task, play.environments, threads=play.threads)
     judge = make_vector(lesson.task, EPISODES, threads=play.threads)
     learner = FineTuner(

@@ -14,6 +14,7 @@ from torch import nn
 
 from factotum.core.files import read_json, write_json_atomic
 from factotum.distill.agent import PolicyAgent
+from factotum.distill.expert import WorldExpert
 from factotum.distill.model import PolicyNetwork
 from factotum.recipes.distill_evaluate import Evaluation, evaluate_lesson
 from factotum.recipes.distill_tasks import Lesson
@@ -49,6 +50,7 @@ def evaluate_student(
         "episodes": how.episodes,
         "epsilon": how.epsilon,
         "seed": how.seed,
+        **({"sample": True} if how.sample else {}),
     }
     if path.is_file():
         found = read_json(path)
@@ -60,7 +62,7 @@ def evaluate_student(
             games.append(evaluate_lesson(lesson, network, how, run / "videos", bar))
     taken = measure_latency(lessons, network)
     for game in games:
-        game["teacher_latency_ms"] = taken[game["task"]]
+        game["teacher_latency_ms"] = taken.get(game["task"])
     evaluation = {
         "kind": "distillation",
         "of": of,
@@ -154,7 +156,10 @@ def latency(calls: Mapping[str, Callable[[], Any]], repeats: int = 200) -> dict[
 
 
 def measure_latency(lessons: Sequence[Lesson], network: PolicyNetwork) -> dict[str, float]:
-    """Milliseconds for one observation in eager torch, of the student and of each teacher, by turns; one CPU thread."""
+    """Milliseconds for one observation in eager torch, of the student and of each teacher, by turns; one CPU thread.
+
+    Experts of worlds plan as their world goes on, and have none.
+    """
     calls: dict[str, Callable[[], Any]] = {}
     for lesson in lessons:
         world = make_vector(lesson.task, 1)
@@ -162,7 +167,8 @@ def measure_latency(lessons: Sequence[Lesson], network: PolicyNetwork) -> dict[s
         world.close()
         student = PolicyAgent(network, lesson.task, epsilon=0.0)
         calls.setdefault("student", lambda student=student, seen=seen: student.outputs(seen))
-        calls[lesson.task] = lambda teacher=lesson.teacher, seen=seen: teacher.label(seen)
+        if not isinstance(lesson.teacher, WorldExpert):
+            calls[lesson.task] = lambda teacher=lesson.teacher, seen=seen: teacher.label(seen)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -24,6 +24,7 @@ from factotum.core.files import append_json_line, read_json, read_json_lines, wr
 from factotum.core.seeding import numpy_generator
 from factotum.distill.agent import PolicyAgent, TeacherAgent
 from factotum.distill.collect import Collector, replay_of
+from factotum.distill.expert import seat
 from factotum.distill.model import PolicyNetwork
 from factotum.distill.objective import DistillationBatch
 from factotum.distill.replay import TeacherReplay
@@ -106,9 +107,10 @@ class Classroom:
         return replay_of(world, lesson.teacher, folder, self.schedule.capacity, task=lesson.task, spare=spare)
 
     def _collector(self, lesson: Lesson, world: VectorWorld, replay: TeacherReplay) -> Collector:
-        agent = TeacherAgent(lesson.teacher, self.config.epsilon, self.seed, action_space=_bounds(world))
+        teacher = seat(lesson.teacher, world)
+        agent = TeacherAgent(teacher, self.config.epsilon, self.seed, action_space=_bounds(world))
         share = self.config.teacher_share if self.config.acting == "mixed" else 0.0
-        return Collector(world, agent, lesson.teacher, replay, teacher_share=share, seed=self.seed)
+        return Collector(world, agent, teacher, replay, teacher_share=share, seed=self.seed)
 
     def _standing(self) -> tuple[int, list[dict[str, Any]]]:
         """Hours that were played, and where collectors stood after them."""

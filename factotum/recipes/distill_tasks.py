@@ -14,6 +14,7 @@ from gymnasium import spaces
 from factotum.core.checks import UserError
 from factotum.distill.choice import CONTINUOUS
 from factotum.distill.config import SINGLE, PolicyConfig, preset
+from factotum.distill.expert import WorldExpert
 from factotum.distill.objective import DistillationObjective
 from factotum.distill.store import load_policy
 from factotum.distill.teacher import TEMPERATURE, Kind, Teacher, as_teacher, require_fits
@@ -21,6 +22,9 @@ from factotum.recipes.user_function import load_function
 from factotum.worlds.vector import VectorWorld, make_vector, vector_name
 
 Device = torch.device | str
+
+EXPERT = "expert"
+"""Names the expert of a world's own task as teacher: BabyAI's bot, Meta-World's scripted policies."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ def find_lessons(
     """A lesson for each teacher.
 
     Args:
-        sources: folders of policies or of runs that end with one, Stable-Baselines3 archives, or MODULE:FUNCTION.
+        sources: folders of policies or of runs that end with one, Stable-Baselines3 archives, MODULE:FUNCTION, or
+            "expert" for the one that a world has.
         worlds: one for each teacher; may be left out where all teachers are folders, which know theirs.
         kind: what functions return.
         device: where teachers that are networks run.
@@ -96,12 +101,14 @@ def _lesson(source: str, name: str, kind: Kind | None, device: Device) -> Lesson
     if folder is not None:
         network = load_policy(folder)
         task = name if name in network.tasks else None
-        teacher, parameters = as_teacher(network, task=task, device=device), network.parameter_count
+        teacher = as_teacher(network, task=task, device=device)
+    elif source == EXPERT:
+        teacher = WorldExpert(world)
     else:
-        teacher, parameters = _other(source, count, kind, device), None
+        teacher = _other(source, count, kind, device)
     require_fits(teacher, name, world.observation_space.shape, count, continuous=continuous)
     world.close()
-    return Lesson(name, teacher, source, version_of(source), parameters)
+    return Lesson(name, teacher, source, version_of(source), getattr(teacher, "parameters", None))
 
 
 def _other(source: str, count: int, kind: Kind | None, device: Device) -> Teacher:
@@ -173,7 +180,9 @@ def make_objective(lessons: Sequence[Lesson], options: dict[str, Any]) -> Distil
     return objective
 
 
-def student_config(name: str, lessons: Sequence[Lesson], objective: DistillationObjective) -> PolicyConfig:
+def student_config(
+    name: str, lessons: Sequence[Lesson], objective: DistillationObjective, standardise: bool = False
+) -> PolicyConfig:
     """The student's sizes: a preset for the largest of the tasks' observations, a head for each task.
 
     Raises:
@@ -191,4 +200,4 @@ def student_config(name: str, lessons: Sequence[Lesson], objective: Distillation
     if any(len(shape) != len(widest) or shape[1:] != widest[1:] for shape in shapes):
         raise UserError(f"teachers: expected tasks whose observations differ in channels alone, got {shapes}")
     config = preset(name, widest, actions, objective.outputs)
-    return replace(config, scale=1 / 255 if byte else 1.0)
+    return replace(config, scale=1 / 255 if byte else 1.0, standardise=standardise)

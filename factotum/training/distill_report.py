@@ -197,7 +197,8 @@ def _sizes(everyone: Mapping[str, Evaluation]) -> str:
     for game in next(iter(everyone.values()))["games"]:
         count = game["teacher_parameters"]
         size = (f"{count:,}", f"{4 * count / 1024:,.0f} KiB") if count else ("unknown", "unknown")
-        rows.append((f"teacher of {game['task']}", *size, f"{game['teacher_latency_ms']:.3f}", ""))
+        taken = game["teacher_latency_ms"]
+        rows.append((f"teacher of {game['task']}", *size, "–" if taken is None else f"{taken:.3f}", ""))
     head = ("run", "parameters", "weights in single precision", "ms for one observation", "student / teacher")
     more = "Other students are runs beside this one with the same teachers. " if len(everyone) > 1 else ""
     device = next(iter(everyone.values()))["student"]["device"]

@@ -23,6 +23,7 @@ from factotum.worlds.vector_base import VectorWorld as VectorWorld
 from factotum.worlds.vector_base import row_seeds as row_seeds
 from factotum.worlds.vector_gym import VectorGym
 from factotum.worlds.vector_minatar import VectorMinAtar
+from factotum.worlds.vector_suite import SUITES, VectorSuite, suite_names
 
 BOX_FAMILIES = ("classic_control", "box2d", "mujoco")
 """Gymnasium's own families whose observations are Boxes; ids of other packages are found too, but not listed."""
@@ -32,7 +33,8 @@ def make_vector(name: str, count: int, *, threads: int = 0) -> VectorWorld:
     """`count` environments of one task.
 
     Args:
-        name: "minatar/breakout", "atari/Pong", "gym/CartPole-v1"; see `vector_name` for what else is understood.
+        name: "minatar/breakout", "atari/Pong", "gym/CartPole-v1", "babyai/GoToLocal", "metaworld/reach"; see
+            `vector_name` for what else is understood.
         count: B.
         threads: CPU threads for Atari, 0 for as many as there are cores; the other worlds take none.
 
@@ -43,17 +45,20 @@ def make_vector(name: str, count: int, *, threads: int = 0) -> VectorWorld:
     family, _, rest = full.partition("/")
     if family == "minatar":
         return VectorMinAtar(rest, count)
+    if family in SUITES:
+        return VectorSuite(full, count)
     return VectorAtari(rest, count, threads) if family == "atari" else VectorGym(rest, count)
 
 
 def vector_names() -> tuple[str, ...]:
-    """Names that `make_vector` takes: MinAtar's, Atari's, and those of Gymnasium's own Box environments.
+    """Names that `make_vector` takes: MinAtar's, Atari's, tasks of suites that are arrays, Gymnasium's own with a Box.
 
-    >>> {"minatar/seaquest", "atari/Pong", "gym/CartPole-v1"} <= set(vector_names())
+    >>> {"minatar/seaquest", "atari/Pong", "gym/CartPole-v1", "babyai/GoToLocal"} <= set(vector_names())
     True
     """
     games = vector_atari.games() if find_spec("ale_py") else tuple(atari.ACTIONS)
-    return (*minatar.SUITE.names, *(f"atari/{game}" for game in games), *(f"gym/{id}" for id in _own_ids()))
+    atari_names, gym_names = (f"atari/{game}" for game in games), (f"gym/{id}" for id in _own_ids())
+    return (*minatar.SUITE.names, *atari_names, *suite_names(), *gym_names)
 
 
 def vector_name(text: str) -> str:

@@ -82,6 +82,10 @@ def test_presets_pick_sizes_by_the_observation():
     assert preset("multitask-3", (10, 10, 10), {"a": 3, "b": 6}).head_hidden == (32,)
     mlp = preset("mlp-16-8", (4,), 2, outputs="logits")
     assert (mlp.hidden, mlp.convolutions, mlp.scale, mlp.outputs) == ((16, 8), (), 1.0, "logits")
+    cnn = preset("cnn-8x1-4x3-16", (5, 7, 7), 3, outputs="logits")
+    assert (cnn.convolutions, cnn.hidden, cnn.outputs) == (((8, 1, 1), (4, 3, 1)), (16,), "logits")
+    assert count(cnn) == (5 * 8 + 8) + (8 * 4 * 9 + 4) + (4 * 25 * 16 + 16) + (16 * 3 + 3)
+    assert preset("cnn-4x3", (5, 7, 7), 3).hidden == ()
 
 
 def test_shares_hold_for_vectors_too():

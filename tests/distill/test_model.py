@@ -7,7 +7,7 @@ import torch
 
 from factotum.core.checks import UserError
 from factotum.distill.config import mlp, net3, pqn_teacher, preset
-from factotum.distill.model import PolicyNetwork
+from factotum.distill.model import LEAST_VARIANCE, PolicyNetwork, Standardise
 
 
 def pictures(*shape):
@@ -29,6 +29,40 @@ def test_layers_by_hand():
     hidden = torch.relu(x @ first.weight.T + first.bias)
     hidden = torch.relu(hidden @ head[0].weight.T + head[0].bias)
     torch.testing.assert_close(network(x, "b"), hidden @ head[2].weight.T + head[2].bias)
+
+
+def test_what_was_seen_in_training_is_standardised_and_only_that_counts():
+    network = PolicyNetwork(mlp(3, (5,), 2, standardise=True))
+    plain = PolicyNetwork(mlp(3, (5,), 2))
+    plain.load_state_dict(
+        {name.replace("features.1", "features.0"): value for name, value in network.named_parameters()}
+    )
+    seen = torch.randn(60, 3) * torch.tensor([0.1, 5.0, 0.0]) + torch.tensor([3.0, -2.0, 7.0])
+    for part in seen.split([10, 1, 49]):
+        network(part)
+    given = torch.randn(4, 3) * torch.tensor([0.1, 5.0, 0.01]) + torch.tensor([3.0, -2.0, 7.0])
+    given[0, 0], given[1, 2] = -9.0, 9.0  # cut to 5 deviations
+    by_hand = (given - seen.mean(0)) / (seen.var(0, unbiased=False) + LEAST_VARIANCE).sqrt()
+    assert by_hand[0, 0] < -5
+    assert by_hand[1, 2] > 5
+    by_hand = by_hand.clamp(-5, 5)
+    network.eval()
+    for _ in range(2):  # the first call leaves no trace
+        torch.testing.assert_close(network(given), plain(by_hand), rtol=1e-3, atol=1e-3)
+    assert network.parameter_count == plain.parameter_count
+
+
+def test_statistics_take_no_part_in_learning():
+    layer = Standardise(2)
+    x = torch.randn(5, 2, requires_grad=True)
+    layer(x).sum().backward()
+    deviation = (x.detach().var(0, unbiased=False) + LEAST_VARIANCE).sqrt()
+    torch.testing.assert_close(x.grad, (1 / deviation).expand(5, 2))
+
+
+def test_pictures_are_not_standardised():
+    with pytest.raises(UserError, match="standardise: expected vectors, got observations"):
+        replace(net3(6), standardise=True)
 
 
 def test_a_task_trains_what_is_shared_and_its_own_head_alone():

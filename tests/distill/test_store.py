@@ -50,6 +50,22 @@ def test_half_precision_is_half_the_size_and_read_as_single(tmp_path):
         torch.testing.assert_close(back.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_statistics_of_observations_come_back_bit_by_bit(tmp_path, half):
+    network = PolicyNetwork(mlp(2, (4,), 2, standardise=True))
+    network(1e-3 * torch.randn(100_000, 2) + 0.61)
+    save_policy(network, tmp_path, half=half)
+    found, own = load_policy(tmp_path).features[0], network.features[0]
+    assert torch.equal(found.mean, own.mean)
+    assert torch.equal(found.variance, own.variance)
+    assert int(found.seen) == 100_000
+
+
+def test_settings_of_networks_without_them_stay_what_they_were(tmp_path):
+    save_policy(PolicyNetwork(mlp(2, (4,), 2)), tmp_path)
+    assert "standardise" not in json.loads((tmp_path / "config.json").read_text())["config"]
+
+
 def test_a_run_leads_to_its_policy(tmp_path):
     model = saved(tmp_path / "run" / "policy")
     assert policy_folder(tmp_path / "run") == tmp_path / "run" / "policy"

@@ -165,3 +165,10 @@ def test_a_network_stays_where_it_is_unless_it_is_told_to_move():
     module = torch.nn.Linear(3, 2)
     as_teacher(module, kind="q", actions=2, device="meta")
     assert module.weight.device.type == "meta"
+
+
+def test_teachers_know_how_much_they_have_learnt_where_that_can_be_told():
+    net = network()
+    assert as_teacher(net).parameters == net.parameter_count
+    assert as_teacher(torch.nn.Linear(3, 2), kind="q", actions=2).parameters == 3 * 2 + 2
+    assert as_teacher(lambda x: x, kind="q", actions=2).parameters is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from factotum.core.checks import UserError
-from factotum.worlds import vector_atari, vector_gym, vector_minatar
+from factotum.worlds import vector_atari, vector_gym, vector_minatar, vector_suite
 from factotum.worlds.suites import atari, common, minatar
 from factotum.worlds.vector import VectorWorld, make_vector, row_seeds, vector_name, vector_names
 
@@ -23,15 +24,16 @@ WORLDS = (
     "atari/Breakout",
     "gym/CartPole-v1",
     "gym/Pendulum-v1",
+    "babyai/GoToRedBallNoDists",
+    "box2d/LunarLander",
 )
+NEEDED = {"minatar": "minatar", "atari": "ale_py", "babyai": "minigrid", "box2d": "Box2D"}
 STEPS = 60
 
 
 @pytest.fixture(params=WORLDS)
 def name(request):
-    pytest.importorskip(
-        {"minatar": "minatar", "atari": "ale_py"}.get(request.param.partition("/")[0], "numpy")
-    )
+    pytest.importorskip(NEEDED.get(request.param.partition("/")[0], "numpy"))
     return request.param
 
 
@@ -109,6 +111,9 @@ def test_a_dummy_step_follows_every_end_and_nothing_else(name, monkeypatch):
         monkeypatch.setattr(
             vector_gym.gymnasium, "make_vec", lambda *a, **k: make(*a, **k, max_episode_steps=20)
         )
+    for suite in list(vector_suite.SUITES.values()):
+        short = replace(suite, task=lambda name, suite=suite: replace(suite.task(name), max_steps=20))
+        monkeypatch.setitem(vector_suite.SUITES, suite.name, short)
     monkeypatch.setattr(vector_minatar, "MAX_STEPS", 20)
     monkeypatch.setattr(vector_atari, "MAX_FRAMES", 80)
     world = make_vector(name, 4)
