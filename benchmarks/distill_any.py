@@ -177,7 +177,7 @@ def arguments(case: Case, teachers: Path, folder: Path, seed: int) -> distill.Ar
 
 
 def line(name: str, seed: int, evaluation: Row, seconds: float) -> Row:
-    """What is noted of a student."""
+    """What is noted of a student; seconds are those of the command that finished it."""
     (game,) = evaluation["games"]
     scores = {key: game[key] for key in ("student_scores", "teacher_scores", "random_scores")}
     alike = {key: value for key, value in game.items() if key.startswith(("agreement", "distance"))}
@@ -253,7 +253,7 @@ def table(results_folder: Path = RESULTS) -> None:
         raise UserError(f"expected finished students in {results_folder / FILE}, found none")
     head = (
         "case", "asked", "student / teacher", "lowest seed", "above random", "student", "teacher", "random",
-        "successes", "return", "parameters", "teacher's", "seeds", "episodes", "min/run",
+        "successes", "return", "parameters", "teacher's", "seeds", "episodes",
     )  # fmt: skip
     out = Table(*head, box=box.SIMPLE, title="Per cent; 95 % intervals over students and paired episodes")
     for name in [name for name in CASES if any(case == name for case, _ in rows)]:
@@ -291,7 +291,6 @@ def _cells(name: str, rows: list[Row]) -> list[str]:
         "a program" if size is None else f"{size:,}",
         str(len(rows)),
         str(game.teacher_KN.shape[1]),
-        f"{np.mean([row['seconds'] for row in rows]) / 60:.1f}",
     ]
 
 

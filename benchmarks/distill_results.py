@@ -192,4 +192,6 @@ def _percent(value: float) -> str:
 
 
 def _interval(bounds: tuple[float, float]) -> str:
-    return "" if not np.isfinite(bounds).all() else f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+    if not np.isfinite(bounds).all():
+        return ""
+    return "one seed" if bounds[0] == bounds[1] else f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
