@@ -4,6 +4,7 @@
     python benchmarks/distill.py run --teachers runs/minatar-teachers              # every arm
     python benchmarks/distill.py run --teachers runs/minatar-teachers --arms kl-4 multi-kl --part 0 2
     python benchmarks/distill.py table
+    python benchmarks/distill.py ship                                              # into checkpoints/minatar
 
 Arms: KL, NLL and MSE at the teacher's size (kl-100, nll-100, mse-100); KL at 25, 7 and 4 % (kl-25, kl-7, kl-4), the
 last also labelled on its own play (kl-4-dagger); one network for all games (multi-kl, multi-nll) beside Multi-DQN from
@@ -26,10 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import distill_results as results
+import numpy as np
 import tyro
 from distill_results import Job
 
 from factotum.core.checks import UserError, unknown
+from factotum.core.files import read_json
+from factotum.distill.store import load_policy, save_policy
 from factotum.recipes import distill, train_teacher
 from factotum.recipes.distill_play import PlayConfig
 from factotum.recipes.distill_schedule import Schedule
@@ -194,6 +198,45 @@ def arguments(
     )
 
 
+def ship(
+    teachers: Path = Path("runs/minatar-teachers"),
+    students: Path = Path("runs/minatar-students"),
+    out: Path = Path("checkpoints/minatar"),
+    seed: int = 0,
+    results_folder: Path = results.RESULTS,
+) -> None:
+    """Copy a seed's teachers and single-game students into OUT, in half precision, with cards of what they scored.
+
+    Args:
+        teachers: their folder.
+        students: folder of the students' runs.
+        out: gets a folder for each, GAME-teacher or GAME-ARM.
+        seed: of the teachers.
+        results_folder: where the students' lines are.
+    """
+    for game in GAMES:
+        score = read_json(teachers / f"{game}-{seed}" / "evaluation.json")
+        command = f"python benchmarks/distill.py teach --steps {score['step'] // 1000 * 1000}"
+        made_by = {
+            "system": "teacher (PQN)", "command": command, "seed": seed, "environment steps": score["step"],
+            "score in 100 games": round(score["policy"]["mean"], 2),
+            "score of random play": round(score["random"]["mean"], 2),
+        }  # fmt: skip
+        save_policy(load_policy(teachers / f"{game}-{seed}"), out / f"{game}-teacher", made_by, half=True)
+    for job, row in results.load(results_folder).items():
+        if job.teacher == seed and job.student == 0 and job.arm in SINGLE:
+            (played,) = row["games"]
+            made_by = {
+                "system": "policy distillation", "command": f"python benchmarks/distill.py run --arms {job.arm}",
+                "seed": 1000 * job.teacher + job.student, "teacher": f"{job.game}-teacher, single precision",
+                **{
+                    f"score of the {who}, before rounding": round(float(np.mean(played[f"{who}_scores"])), 2)
+                    for who in ("student", "teacher")
+                },
+            }  # fmt: skip
+            save_policy(load_policy(students / job.name), out / f"{job.game}-{job.arm}", made_by, half=True)
+
+
 def table(results_folder: Path = results.RESULTS) -> None:
     """Print what was asked beside what was measured.
 
@@ -204,4 +247,4 @@ def table(results_folder: Path = results.RESULTS) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"teach": teach, "run": run, "table": table})
+    tyro.extras.subcommand_cli_from_dict({"teach": teach, "run": run, "table": table, "ship": ship})

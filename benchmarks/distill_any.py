@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from distill_results import RESULTS, _interval, _percent
+from distill_results import RESULTS
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -266,8 +266,8 @@ def _cells(name: str, rows: list[Row]) -> list[str]:
 
     def measured(statistic: Callable[[Paired], float]) -> str:
         over: tuple[paired.Level, ...] = ("students", "episodes")
-        bounds = paired.seed_bootstrap([game], lambda games: statistic(games[0]), over=over)
-        return f"{_percent(statistic(game))} {_interval(bounds)}"
+        low, high = paired.seed_bootstrap([game], lambda games: statistic(games[0]), over=over)
+        return f"{_percent(statistic(game))} [{_percent(low)}, {_percent(high)}]"
 
     each = game.student_KJN.mean((0, 2)) / game.teacher_KN.mean()
     won = "–"
@@ -292,6 +292,10 @@ def _cells(name: str, rows: list[Row]) -> list[str]:
         str(len(rows)),
         str(game.teacher_KN.shape[1]),
     ]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
 if __name__ == "__main__":
