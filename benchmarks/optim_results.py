@@ -14,11 +14,14 @@ from optim_networks import TASKS
 from factotum.core.checks import UserError
 from factotum.core.files import read_json_lines
 from factotum.recipes.bench_rivals import UNTUNED
+from factotum.recipes.bench_runs import score
 from factotum.recipes.bench_summary import Standing, standing
 from factotum.worlds.problems import all_problems
 
 Row = dict[str, Any]
 OURS = "hierarchical-rnn-"
+RATES, LONG_RATES = 10, 5
+"""Learning rates of a sweep that is over."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,15 @@ def read(folders: Sequence[Path], steps: int = 2000, seeds: int = 5, long_seeds:
     networks = _files(folders, "networks", TASKS)
     return Results(
         {name: _family(rows, families()[name]) for name, rows in _files(folders, "corpus", families())},
-        {name: _task([row for row in rows if row["steps"] == steps], seeds) for name, rows in networks},
-        {name: _task(_longest(rows), long_seeds) for name, rows in _files(folders, "long", TASKS) if rows},
+        {
+            name: _task([row for row in rows if row["steps"] == steps], seeds, RATES)
+            for name, rows in networks
+        },
+        {
+            name: _task(_longest(rows), long_seeds, LONG_RATES)
+            for name, rows in _files(folders, "long", TASKS)
+            if rows
+        },
     )
 
 
@@ -116,7 +126,7 @@ def _family(rows: list[Row], problems: set[str]) -> dict[str, FamilyResult]:
             if row["rival"] == label:
                 by_rate.setdefault(row["rate"], {})[row["problem"]] = row
         complete = [_result(rate, own) for rate, own in by_rate.items() if set(own) == problems]
-        if complete:
+        if complete and (None in by_rate or len(complete) >= RATES):
             found[label] = min(complete, key=lambda one: one.mean)
     return found
 
@@ -130,14 +140,23 @@ def _result(rate: float | None, rows: dict[str, Row]) -> FamilyResult:
     )
 
 
-def _task(rows: list[Row], seeds: int) -> dict[str, Standing]:
+def _task(rows: list[Row], seeds: int, rates: int) -> dict[str, Standing]:
     found = {}
     for label in {row["rival"] for row in rows}:
         own = [row for row in rows if row["rival"] == label]
-        found[label] = standing(label, own, seeds)
+        found[label] = standing(label, own, seeds) if _swept(own, seeds, rates) else None
         if label == "adam":
             found["adam, untuned"] = standing("adam, untuned", own, seeds, UNTUNED)
     return {label: one for label, one in found.items() if one is not None}
+
+
+def _swept(rows: list[Row], seeds: int, rates: int) -> bool:
+    """Whether a sweep is over: enough rates, and all seeds at the one that the first seed found best."""
+    first = {row["rate"]: score(row) for row in rows if row["seed"] == 0}
+    if None in first:
+        return True
+    best = min(first, key=first.__getitem__, default=None)
+    return len(first) >= rates and len({row["seed"] for row in rows if row["rate"] == best}) >= seeds
 
 
 def judged(results: Results, ours: str) -> str:
