@@ -30,7 +30,7 @@ def test_every_block_of_python_runs(tmp_path, monkeypatch, capsys):
 
 def test_every_command_is_one_that_there_is():
     lines = [line for language, text in BLOCKS if not language for line in text.splitlines()]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         words = shlex.split(line, comments=True)
         assert words[0] == "factotum"
