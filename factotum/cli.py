@@ -76,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("command", name, COMMANDS)
         module = PARTS.get((name, *options[:1]), name.replace("-", "_"))
         recipe = importlib.import_module(f"factotum.recipes.{module}")
-        args = tyro.cli(recipe.Args, prog=f"factotum {name}", args=options, description=inspect.getdoc(recipe.Args))
+        args = tyro.cli(
+            recipe.Args, prog=f"factotum {name}", args=options, description=inspect.getdoc(recipe.Args)
+        )
         return _exit_code(recipe.main(args))
     except ValueError as error:
         print(f"factotum {name}: error: {error}", file=sys.stderr)

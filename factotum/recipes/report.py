@@ -12,6 +12,7 @@ from factotum.core.checks import UserError
 from factotum.core.files import read_json
 from factotum.recipes.distill_report import is_distillation, report_run
 from factotum.recipes.evaluate import summarise_run
+from factotum.training.compose_report import is_composition, rewrite_report
 from factotum.training.optimizer_report import write_optimizer_report
 from factotum.training.records import read_episodes
 from factotum.training.report import write_report
@@ -36,28 +37,40 @@ class Args:
 
 
 def main(args: Args) -> Path:
-    """Write the report and say where it is."""
+    """Write the report and say where it is.
+
+    Raises:
+        UserError: no such folder, or an agent that was not evaluated in it.
+    """
     if not args.run.is_dir():
         raise UserError(f"run: expected the folder of a run, found none at {args.run}")
-    if (args.run / "held_out.json").is_file() and args.agent is None:
-        path = _write_meta_report(args)
-        print(f"report: {path}")
-        return path
-    if args.agent is None and (evaluation := teacher_evaluation(args.run)) is not None:
-        path = write_teacher_report(args.run, evaluation, title=args.title, out=args.out)
-        print(f"report: {path}")
-        return path
-    if is_distillation(args.run) and args.agent is None:
-        path = report_run(args.run, title=args.title, out=args.out)
-        print(f"report: {path}")
-        return path
+    path = _write(args)
+    print(f"report: {path}")
+    return path
+
+
+def _write(args: Args) -> Path:
+    """By the kind of run; one of agents in worlds where an agent is asked for."""
+    run, asked = args.run, {"title": args.title, "out": args.out}
+    if args.agent is not None:
+        return _write_agents_report(args)
+    if (run / "held_out.json").is_file():
+        return _write_meta_report(args)
+    if (evaluation := teacher_evaluation(run)) is not None:
+        return write_teacher_report(run, evaluation, **asked)
+    if is_distillation(run):
+        return report_run(run, **asked)
+    if is_composition(run):
+        return rewrite_report(run, **asked)
+    return _write_agents_report(args)
+
+
+def _write_agents_report(args: Args) -> Path:
     evaluated = bool(read_episodes(args.run / "evaluation"))
     summary = summarise_run(args.run, args.agent) if evaluated else None
     if args.agent is not None and (summary is None or args.agent not in summary.labels):
         raise UserError(f"agent: expected one that was evaluated in {args.run}, got {args.agent!r}")
-    path = write_report(args.run, summary, out=args.out, title=args.title, pictures_per_family=args.pictures)
-    print(f"report: {path}")
-    return path
+    return write_report(args.run, summary, out=args.out, title=args.title, pictures_per_family=args.pictures)
 
 
 def _write_meta_report(args: Args) -> Path:

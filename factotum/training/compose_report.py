@@ -12,10 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from factotum.core.files import read_json, write_text_atomic
 from factotum.training import report_html as html
 from factotum.training.report import write_report
 from factotum.training.report_plots import COLOURS, INK, SOFT, STYLE
 from factotum.training.search_report import plot
+
+SHOWN = "shown.html"
+"""In a run: what its networks showed when they were at hand, a section of its report."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,12 @@ class Attention:
     shares: Mapping[str, float]
 
 
+def is_composition(run: Path) -> bool:
+    """Whether a folder is that of a composition that was evaluated."""
+    path = run / "evaluation.json"
+    return path.is_file() and "mode" in read_json(path)
+
+
 def write_compose_report(
     run: Path,
     evaluation: Mapping[str, Any] | None,
@@ -52,26 +62,24 @@ def write_compose_report(
     Args:
         run: folder with metrics.jsonl and videos/.
         evaluation: what evaluation.json holds, or None.
-        attention: what is shown of it.
+        attention: what is shown of it; where none is given, what the report before this one showed.
     """
-    sections = []
-    if evaluation is not None:
-        sections.append(("What it can do", _cards(evaluation) + _table(evaluation) + plot(bars(evaluation))))
     if attention:
         note = (
             "Mean over heads and GATS layers. Pictures: weights of the patches, brightest where most is read; "
             "bars: weights of the pieces of the instruction."
         )
-        sections.append(
-            ("What it attends to", plot(attention_figure(attention)) + f'<p class="note">{note}</p>')
-        )
-    return write_report(run, None, out=out, title=title, sections=sections)
+        shown = plot(attention_figure(attention)) + f'<p class="note">{note}</p>'
+        write_text_atomic(run / SHOWN, shown)
+    return _write(run, evaluation, "What it attends to", title, out)
 
 
 def write_scenes_report(
     run: Path,
     evaluation: Mapping[str, Any],
-    shown: Sequence[tuple[np.ndarray, str, np.ndarray | None, str]],
+    shown: Sequence[tuple[np.ndarray, str, np.ndarray | None, str]] = (),
+    *,
+    title: str | None = None,
     out: Path | None = None,
 ) -> Path:
     """Write the report of a composition of text and pictures.
@@ -79,16 +87,38 @@ def write_scenes_report(
     Args:
         run: folder with metrics.jsonl.
         evaluation: what evaluation.json holds.
-        shown: picture, its caption, what was drawn of the caption, what was said of the picture.
+        shown: picture, its caption, what was drawn of the caption, what was said of the picture; where none is given,
+            what the report before this one showed.
     """
+    if shown:
+        write_text_atomic(run / SHOWN, plot(scenes_figure(shown)))
+    return _write(run, evaluation, "Captions and drawings", title, out)
+
+
+def rewrite_report(run: Path, *, title: str | None = None, out: Path | None = None) -> Path:
+    """The report of an evaluated composition once more, without its networks: what they showed was kept."""
+    evaluation = read_json(run / "evaluation.json")
+    write = write_scenes_report if "perplexity" in evaluation else write_compose_report
+    return write(run, evaluation, title=title, out=out)
+
+
+def _write(
+    run: Path, evaluation: Mapping[str, Any] | None, heading: str, title: str | None, out: Path | None
+) -> Path:
+    sections = []
+    if evaluation is not None:
+        what = _perplexity(evaluation) if "perplexity" in evaluation else plot(bars(evaluation))
+        sections.append(("What it can do", _cards(evaluation) + _table(evaluation) + what))
+    if (run / SHOWN).is_file():
+        sections.append((heading, (run / SHOWN).read_text()))
+    return write_report(run, None, out=out, title=title, sections=sections)
+
+
+def _perplexity(evaluation: Mapping[str, Any]) -> str:
     found = evaluation["perplexity"]
     kept = "the same to the bit" if found["same"] else "CHANGED"
     note = f"The text model's perplexity on plain sentences: {found['before']:.4f} before, {kept} after."
-    sections = [
-        ("What it can do", _cards(evaluation) + _table(evaluation) + f"<p>{html.escape(note)}</p>"),
-        ("Captions and drawings", plot(scenes_figure(shown))),
-    ]
-    return write_report(run, None, out=out, sections=sections)
+    return f"<p>{html.escape(note)}</p>"
 
 
 def scenes_figure(shown: Sequence[tuple[np.ndarray, str, np.ndarray | None, str]]) -> Figure:

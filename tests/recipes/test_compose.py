@@ -14,7 +14,7 @@ from factotum.cli import main as command
 from factotum.core.checks import UserError
 from factotum.core.files import read_json, read_json_lines
 from factotum.gats.store import weights_hash
-from factotum.recipes import compose, compose_data
+from factotum.recipes import compose, compose_data, report
 from factotum.recipes.compose_file import read_composition
 from factotum.recipes.compose_model import make_composition
 from factotum.training.checkpoint import list_checkpoints
@@ -59,6 +59,8 @@ def test_what_was_shown_is_learnt(learnt):
     assert read_json(run / "evaluation.json")["arms"]["plain"]["success"] == arm["success"]
     page = (run / "report.html").read_text()
     assert "What it attends to" in page
+    parts = re.compile("<h2>.*?</h2>|<svg|<img")
+    assert parts.findall(report.main(report.Args(run)).read_text()) == parts.findall(page)
     assert page.count("<svg") >= 3
 
 

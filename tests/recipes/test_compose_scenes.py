@@ -1,5 +1,6 @@
 """Scenes as ids and back; what is generated is what was taught; both decoders stay what they are."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from factotum.gats.objective import IGNORED
 from factotum.gats.parts import load_part
 from factotum.gats.picture_codes import PictureCodes
 from factotum.gats.store import weights_hash
-from factotum.recipes import compose, compose_scenes, pretrain_scenes
+from factotum.recipes import compose, compose_scenes, pretrain_scenes, report
 from factotum.recipes.compose_file import read_values
 from factotum.recipes.scene_data import (
     BEHIND,
@@ -94,7 +95,10 @@ def test_from_file_to_report(place):
     stored = read_json(run / "model" / "config.json")["components"]
     for name in ("text", "pictures"):
         assert stored[name]["hash"] == weights_hash(load_part(place / name / "model")[0])
-    assert "Captions and drawings" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "Captions and drawings" in page
+    parts = re.compile("<h2>.*?</h2>|<svg|<img")
+    assert parts.findall(report.main(report.Args(run)).read_text()) == parts.findall(page)
 
 
 def test_resumed_is_bit_equal(place):
