@@ -22,18 +22,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import distill_results as results
-import numpy as np
 import tyro
 from distill_results import Job
 
 from factotum.core.checks import UserError, unknown
-from factotum.core.files import read_json
-from factotum.distill.store import load_policy, save_policy
 from factotum.recipes import distill, train_teacher
 from factotum.recipes.distill_play import PlayConfig
 from factotum.recipes.distill_schedule import Schedule
@@ -46,10 +43,10 @@ SINGLE: dict[str, dict[str, Any]] = {
     "kl-100": {"student": "teacher"},
     "nll-100": {"student": "teacher", "loss": "nll"},
     "mse-100": {"student": "teacher", "loss": "mse"},
-    "kl-25": {"student": "net1"},
-    "kl-7": {"student": "net2"},
-    "kl-4": {"student": "net3"},
-    "kl-4-dagger": {"student": "net3", "acting": "mixed"},
+    "kl-25": {"student": "net1", "learning_rate": 1e-2},
+    "kl-7": {"student": "net2", "learning_rate": 1e-2},
+    "kl-4": {"student": "net3", "learning_rate": 1e-2},
+    "kl-4-dagger": {"student": "net3", "learning_rate": 1e-2, "acting": "mixed"},
     "online-kl": {"student": "teacher", "online": True},
 }
 """One game a student."""
@@ -66,7 +63,7 @@ def teach(
     teachers: Path = Path("runs/minatar-teachers"),
     games: tuple[str, ...] = GAMES,
     seeds: int = 5,
-    steps: int | None = None,
+    steps: int = 1_000_000,
     part: tuple[int, int] = (0, 1),
 ) -> None:
     """Train the teachers that are missing, TEACHERS/GAME-SEED.
@@ -75,7 +72,7 @@ def teach(
         teachers: their folder.
         games: of MinAtar.
         seeds: of each game.
-        steps: environment steps, `factotum train-teacher`'s own number where not given.
+        steps: environment steps, half of `factotum train-teacher`'s own number.
         part: (i, n): every n-th teacher from the i-th on, for several processes.
     """
     jobs = [(game, seed) for seed in range(seeds) for game in games]
@@ -122,15 +119,25 @@ def run(
         keep: leave replays and checkpoints of finished students in place.
         results_folder: where the lines go.
     """
+    schedule = Schedule(hours=hours, scale=scale, steps_per_hour=steps_per_hour)
     todo = jobs(arms, games, seeds, students)[part[0] :: part[1]]
+
+    def asked(job: Job) -> distill.Args:
+        return arguments(job, teachers, out / job.name, games, schedule, episodes)
+
+    make_students(todo, asked, out, results_folder, keep)
+
+
+def make_students(
+    todo: Sequence[Job], asked: Callable[[Job], distill.Args], out: Path, results_folder: Path, keep: bool
+) -> None:
+    """Make those of which there is no line; what only a run that goes on needs is removed unless it is to be kept."""
     for number, job in enumerate(todo):
         if job in results.load(results_folder):
             continue
         print(f"\n{job.name} ({number + 1} of {len(todo)})", flush=True)
-        folder = out / job.name
-        started = time.perf_counter()
-        schedule = Schedule(hours=hours, scale=scale, steps_per_hour=steps_per_hour)
-        evaluation = distill.main(arguments(job, teachers, folder, games, schedule, episodes))
+        started, folder = time.perf_counter(), out / job.name
+        evaluation = distill.main(asked(job))
         results.add(results_folder, job, evaluation, _seconds(folder, time.perf_counter() - started))
         if not keep:
             for name in ("play", "checkpoints", "teachers"):
@@ -186,7 +193,8 @@ def arguments(
         play=PlayConfig(acting=arm.get("acting", "teacher"), environments=64, threads=1),
         learning=Learning(
             rows=512,
-            learning_rate=1e-3,
+            learning_rate=arm.get("learning_rate", 3e-3),
+            final_learning_rate_ratio=0.02,
             precision="bf16",
             seed=1000 * job.teacher + job.student,
             device="cpu",
@@ -214,27 +222,8 @@ def ship(
         seed: of the teachers.
         results_folder: where the students' lines are.
     """
-    for game in GAMES:
-        score = read_json(teachers / f"{game}-{seed}" / "evaluation.json")
-        command = f"python benchmarks/distill.py teach --steps {score['step'] // 1000 * 1000}"
-        made_by = {
-            "system": "teacher (PQN)", "command": command, "seed": seed, "environment steps": score["step"],
-            "score in 100 games": round(score["policy"]["mean"], 2),
-            "score of random play": round(score["random"]["mean"], 2),
-        }  # fmt: skip
-        save_policy(load_policy(teachers / f"{game}-{seed}"), out / f"{game}-teacher", made_by, half=True)
-    for job, row in results.load(results_folder).items():
-        if job.teacher == seed and job.student == 0 and job.arm in SINGLE:
-            (played,) = row["games"]
-            made_by = {
-                "system": "policy distillation", "command": f"python benchmarks/distill.py run --arms {job.arm}",
-                "seed": 1000 * job.teacher + job.student, "teacher": f"{job.game}-teacher, single precision",
-                **{
-                    f"score of the {who}, before rounding": round(float(np.mean(played[f"{who}_scores"])), 2)
-                    for who in ("student", "teacher")
-                },
-            }  # fmt: skip
-            save_policy(load_policy(students / job.name), out / f"{job.game}-{job.arm}", made_by, half=True)
+    rows = {job: row for job, row in results.load(results_folder).items() if job.arm in SINGLE}
+    results.ship(rows, GAMES, teachers, students, out, seed, "benchmarks/distill.py")
 
 
 def table(results_folder: Path = results.RESULTS) -> None:

@@ -1,4 +1,4 @@
-"""Results of `benchmarks/distill.py`: one JSON line a finished student, and the table of asked and measured over seeds.
+"""Results of `distill.py` and `distill_atari.py`: a line a finished student, and tables over seeds.
 
 A student is known by its arm, its game ("all" for one network of all games), the seed of its teachers and its own.
 Seeds are two levels: students of the same teacher differ by `student`. Of runs that are not all there, each game's
@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from factotum.core.checks import UserError
-from factotum.core.files import append_json_line, read_json_lines
+from factotum.core.files import append_json_line, read_json, read_json_lines
+from factotum.distill.store import load_policy, save_policy
 from factotum.training import paired
 from factotum.training.paired import Paired
 
@@ -27,7 +28,8 @@ RUNS = "runs.jsonl"
 
 ASKED = {
     "kl-100": "≥ 100 %", "kl-25": "≥ 100 %", "kl-7": "≥ 97 %", "kl-4": "≥ 84 %", "multi-kl": "≥ 89 %",
-    "nll-100": "below KL", "mse-100": "below NLL", "multi-dqn": "below the students",
+    "nll-100": "below KL", "mse-100": "below NLL", "multi-dqn": "below the students", "kl-same": "≥ 100 %",
+    "nll-same": "below KL", "mse-same": "below NLL", "kl-net2": "–", "kl-net3": "–",
 }  # fmt: skip
 """What was asked of the geometric mean of scores over the teachers'."""
 
@@ -70,6 +72,48 @@ def add(folder: Path, job: Job, evaluation: dict[str, Any], seconds: dict[str, f
     row["parameters"] = evaluation["student"]["parameters"]
     row |= {"latency_ms": evaluation["student"]["latency_ms"], "seconds": seconds, "games": games}
     append_json_line(folder / RUNS, row)
+
+
+def ship(
+    rows: dict[Job, Row],
+    games: Sequence[str],
+    teachers: Path,
+    students: Path,
+    out: Path,
+    seed: int,
+    script: str,
+) -> None:
+    """Policies in half precision with cards of what they scored: a seed's teachers, and their first students.
+
+    Args:
+        rows: finished students of one game each.
+        games: whose teachers.
+        teachers: folder with GAME-SEED.
+        students: folder of the students' runs.
+        out: gets a folder for each, GAME-teacher or GAME-ARM.
+        seed: of the teachers.
+        script: that made them.
+    """
+    for game in games:
+        score = read_json(teachers / f"{game}-{seed}" / "evaluation.json")
+        made_by = {
+            "system": "teacher (PQN)", "command": f"python {script} teach", "seed": seed,
+            "environment steps": score["step"], "score in 100 games": round(score["policy"]["mean"], 2),
+            "score of random play": round(score["random"]["mean"], 2),
+        }  # fmt: skip
+        save_policy(load_policy(teachers / f"{game}-{seed}"), out / f"{game}-teacher", made_by, half=True)
+    for job, row in rows.items():
+        if job.teacher == seed and job.student == 0:
+            (played,) = row["games"]
+            made_by = {
+                "system": "policy distillation", "command": f"python {script} run --arms {job.arm}",
+                "seed": 1000 * job.teacher + job.student, "teacher": f"{job.game}-teacher, single precision",
+                **{
+                    f"score of the {who}, before rounding": round(float(np.mean(played[f"{who}_scores"])), 2)
+                    for who in ("student", "teacher")
+                },
+            }  # fmt: skip
+            save_policy(load_policy(students / job.name), out / f"{job.game}-{job.arm}", made_by, half=True)
 
 
 def scores(rows: dict[Job, Row], arm: str) -> list[Paired]:

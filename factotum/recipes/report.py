@@ -51,17 +51,17 @@ def main(args: Args) -> Path:
 
 def _write(args: Args) -> Path:
     """By the kind of run; one of agents in worlds where an agent is asked for."""
-    run, asked = args.run, {"title": args.title, "out": args.out}
+    run, title, out = args.run, args.title, args.out
     if args.agent is not None:
         return _write_agents_report(args)
     if (run / "held_out.json").is_file():
         return _write_meta_report(args)
     if (evaluation := teacher_evaluation(run)) is not None:
-        return write_teacher_report(run, evaluation, **asked)
+        return write_teacher_report(run, evaluation, title=title, out=out)
     if is_distillation(run):
-        return report_run(run, **asked)
+        return report_run(run, title=title, out=out)
     if is_composition(run):
-        return rewrite_report(run, **asked)
+        return rewrite_report(run, title=title, out=out)
     return _write_agents_report(args)
 
 
