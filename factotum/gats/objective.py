@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -67,6 +67,9 @@ def encode_present(model: GATS, batch: GATSBatch) -> GATSBatch:
     return replace(batch, inputs=inputs)
 
 
+Encode = Callable[[GATS, GATSBatch], GATSBatch]
+
+
 @dataclass(frozen=True)
 class GATSObjective:
     r"""$L = \sum_m w_m\, \mathrm{mean}_t\left(-\log p_m(y_t \mid x_{\le t})\right)$ over the steered components m.
@@ -75,6 +78,8 @@ class GATSObjective:
         weights: w_m; 1 where none is given.
         hidden: for each condition of guidance, the share of rows that are trained without it.
         scores: reads a component's output.
+        encode: puts features of frozen encoders in place of their inputs: of all rows that are there, each time
+            (`encode_present`), or remembered (`factotum.gats.remember.Remember`).
 
     Raises:
         UserError: a share outside of [0, 1), a negative weight.
@@ -95,6 +100,7 @@ class GATSObjective:
     weights: Mapping[str, float] = field(default_factory=dict)
     hidden: Mapping[str, float] = field(default_factory=dict)
     scores: Scores = logits_of
+    encode: Encode = encode_present
 
     def __post_init__(self) -> None:
         for name, share in self.hidden.items():
@@ -111,7 +117,7 @@ class GATSObjective:
     def __call__(self, model: nn.Module, batch: GATSBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Loss of one batch; conditions are hidden while the model is in training mode."""
         if isinstance(model, GATS):
-            batch = encode_present(model, batch)
+            batch = self.encode(model, batch)
         times = self._hide(batch.times) if getattr(model, "training", False) else batch.times
         outputs = model(batch.inputs, times, batch.present)
         losses, count = [], torch.zeros(())

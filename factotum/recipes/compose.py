@@ -17,8 +17,9 @@ from factotum.core.checks import UserError
 from factotum.core.files import write_json_atomic
 from factotum.core.seeding import derive_seed
 from factotum.gats.model import GATS
-from factotum.gats.objective import GATSObjective
+from factotum.gats.objective import Encode, GATSObjective, encode_present
 from factotum.gats.picture_codes import PictureCodes
+from factotum.gats.remember import Remember
 from factotum.recipes.compose_data import Material, prepare, sizes_of
 from factotum.recipes.compose_evaluate import evaluate_composition
 from factotum.recipes.compose_file import Composition, read_composition, read_values
@@ -113,10 +114,12 @@ def train_composition(
     file: Composition, material: Material, run: Path, time_limit_s: float | None = None
 ) -> TrainResult:
     """Train what is to be trained, going on from the newest checkpoint."""
+    kept = file.training.remember
+    encode: Encode = Remember(kept) if kept else encode_present
     return train(
         make_model=partial(make_composition, file, partial(sizes_of, material=material)),
         batch_source=material.batches(file),
-        objective=GATSObjective(hidden=file.training.hidden),
+        objective=GATSObjective(hidden=file.training.hidden, encode=encode),
         config=file.training.config(time_limit_s),
         run=run,
         save_model=_save,

@@ -146,6 +146,8 @@ class TrainingSection:
     precision: Literal["fp32", "bf16"] = "fp32"
     hidden: dict[str, float] = field(default_factory=dict)
     """for guidance: the share of rows that are trained without a component"""
+    remember: float = 0.0
+    """gigabytes for what frozen encoders gave, in bfloat16, so that a picture is run once; 0 runs it each time"""
     checkpoint_every: int = 1000
     log_every: int = 50
     threads: int = 0
@@ -153,6 +155,7 @@ class TrainingSection:
 
     def __post_init__(self) -> None:
         _require("batch", self.batch >= 1, "1 or more", self.batch)
+        _require("remember", self.remember >= 0, "0 or more", self.remember)
         self.config()
 
     def config(self, time_limit_s: float | None = None) -> TrainConfig:

@@ -87,12 +87,14 @@ def test_the_model_is_what_was_trained_and_the_frozen_ones_are_named(place, lear
         compose.load_composition(other, material, run / "model")
 
 
-def test_resumed_is_bit_equal(place):
-    whole, stopped = place / "whole", place / "stopped"
-    compose.main(compose.Args(place / "look.toml", whole, SHORT, evaluate=False))
-    assert compose.main(compose.Args(place / "look.toml", stopped, SHORT, time_limit_s=0.0)) is None
+@pytest.mark.parametrize("remember", [0.0, 0.1])
+def test_resumed_is_bit_equal(place, remember):
+    whole, stopped = place / f"whole{remember}", place / f"stopped{remember}"
+    fields = (*SHORT, f"training.remember={remember}")
+    compose.main(compose.Args(place / "look.toml", whole, fields, evaluate=False))
+    assert compose.main(compose.Args(place / "look.toml", stopped, fields, time_limit_s=0.0)) is None
     assert len(list_checkpoints(stopped)) == 1
-    compose.main(compose.Args(place / "look.toml", stopped, SHORT, evaluate=False))
+    compose.main(compose.Args(place / "look.toml", stopped, fields, evaluate=False))
     for name in ("model.safetensors", "config.json"):
         assert (whole / "model" / name).read_bytes() == (stopped / "model" / name).read_bytes()
     steps = ["step", "loss"]
@@ -103,7 +105,7 @@ def test_resumed_is_bit_equal(place):
     with pytest.raises(
         UserError, match=r"cannot resume: settings\.composition\.join\.layers was 2 and is now 3"
     ):
-        compose.main(compose.Args(place / "look.toml", whole, (*SHORT, "join.layers=3")))
+        compose.main(compose.Args(place / "look.toml", whole, (*fields, "join.layers=3")))
 
 
 def test_frozen_networks_can_be_steered_too(place):
@@ -152,7 +154,7 @@ def test_a_killed_run_goes_on(place):
     assert list_checkpoints(run)
     compose.main(compose.Args(place / "look.toml", run, fields, evaluate=False))
     for name in ("model.safetensors", "config.json"):
-        assert (run / "model" / name).read_bytes() == (place / "whole" / "model" / name).read_bytes()
+        assert (run / "model" / name).read_bytes() == (place / "whole0.0" / "model" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
