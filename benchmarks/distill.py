@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import distill_plots
 import distill_results as results
 import tyro
 from distill_results import Job
@@ -235,5 +236,20 @@ def table(results_folder: Path = results.RESULTS) -> None:
     results.table(results_folder)
 
 
+def plot(
+    out: Path = Path("docs/pictures/distill-minatar.png"), results_folder: Path = results.RESULTS
+) -> None:
+    """Draw what was measured: scores over the teachers', by size and by arm.
+
+    Args:
+        out: the picture.
+        results_folder: where the lines are.
+    """
+    distill_plots.draw(results.load(results_folder), ("kl-4", "kl-7", "kl-25", "kl-100"), out)
+    print(out)
+
+
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"teach": teach, "run": run, "table": table, "ship": ship})
+    tyro.extras.subcommand_cli_from_dict(
+        {"teach": teach, "run": run, "table": table, "plot": plot, "ship": ship}
+    )

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import distill_plots
 import distill_results as results
 import tyro
 from distill import make_students
@@ -183,5 +184,18 @@ def table(results_folder: Path = RESULTS) -> None:
     results.table(results_folder)
 
 
+def plot(out: Path = Path("docs/pictures/distill-atari.png"), results_folder: Path = RESULTS) -> None:
+    """Draw what was measured: scores over the teachers', by size and by arm.
+
+    Args:
+        out: the picture.
+        results_folder: where the lines are.
+    """
+    distill_plots.draw(results.load(results_folder), ("kl-net3", "kl-net2", "kl-same"), out)
+    print(out)
+
+
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"teach": teach, "run": run, "table": table, "ship": ship})
+    tyro.extras.subcommand_cli_from_dict(
+        {"teach": teach, "run": run, "table": table, "plot": plot, "ship": ship}
+    )
