@@ -186,6 +186,8 @@ def test_codes_learn_and_their_ids_come_back(codes):
         ("scenes.directions=[]", r"scenes\.directions: expected caption, draw or both"),
         ('scenes.directions=["paint"]', r"scenes\.directions\[0\]: expected one of caption, draw"),
         ("training.hidden.sound=0.1", "training.hidden: expected text or pictures, got 'sound'"),
+        ("training.remember=1.0", "training.remember: expected 0, decoders are not kept, got 1.0"),
+        ("training.remember=-1.0", "remember: expected 0 or more, got -1.0"),
     ],
 )
 def test_a_wrong_field_is_named(change, message, place, tmp_path):
