@@ -79,13 +79,29 @@ def teach(
     jobs = [(game, seed) for seed in range(seeds) for game in games]
     for game, seed in jobs[part[0] :: part[1]]:
         run = teachers / f"{game}-{seed}"
-        if policy_folder(run) is None or not (run / "evaluation.json").is_file():
+        if not finished(run):
             print(f"teacher {run}", flush=True)
             train_teacher.main(
                 train_teacher.Args(
                     name=f"minatar/{game}", out=run, seed=seed, steps=steps, threads=1, device="cpu"
                 )
             )
+
+
+def finished(run: Path) -> bool:
+    """Whether a teacher was trained and measured."""
+    return policy_folder(run) is not None and (run / "evaluation.json").is_file()
+
+
+def require_policies(runs: Sequence[Path]) -> None:
+    """Refuse to begin without teachers.
+
+    Raises:
+        UserError: one is missing.
+    """
+    for teacher in runs:
+        if policy_folder(teacher) is None:
+            raise UserError(f"teachers: expected a policy in {teacher}, found none; `teach` makes it")
 
 
 def run(
@@ -179,9 +195,7 @@ def arguments(
     """
     arm = {**SINGLE, **TOGETHER}[job.arm]
     runs = [teachers / f"{game}-{job.teacher}" for game in (games if job.game == "all" else (job.game,))]
-    for teacher in runs:
-        if policy_folder(teacher) is None:
-            raise UserError(f"teachers: expected a policy in {teacher}, found none; `teach` makes it")
+    require_policies(runs)
     online = arm.get("online", False)
     return distill.Args(
         teachers=() if online else tuple(map(str, runs)),
@@ -197,7 +211,7 @@ def arguments(
             learning_rate=arm.get("learning_rate", 3e-3),
             final_learning_rate_ratio=0.02,
             precision="bf16",
-            seed=1000 * job.teacher + job.student,
+            seed=job.seed,
             device="cpu",
         ),
         baseline=arm.get("baseline", "none"),

@@ -24,14 +24,13 @@ from typing import Any
 import distill_plots
 import distill_results as results
 import tyro
-from distill import make_students
+from distill import finished, make_students, require_policies
 from distill_results import Job
 
-from factotum.core.checks import UserError, unknown
+from factotum.core.checks import unknown
 from factotum.recipes import distill, train_teacher
 from factotum.recipes.distill_play import PlayConfig
 from factotum.recipes.distill_schedule import Schedule
-from factotum.recipes.distill_tasks import policy_folder
 from factotum.recipes.distill_train import Learning
 from factotum.recipes.teacher_choice import Changes
 
@@ -69,7 +68,7 @@ def teach(
     for seed in range(seeds):
         for game in games:
             run = teachers / f"{game}-{seed}"
-            if policy_folder(run) is None or not (run / "evaluation.json").is_file():
+            if not finished(run):
                 train_teacher.main(
                     train_teacher.Args(
                         name=f"atari/{game}", out=run, network="net1", seed=seed, steps=steps, threads=1, episodes=16,
@@ -132,8 +131,7 @@ def arguments(job: Job, teachers: Path, folder: Path, schedule: Schedule, episod
         UserError: its teacher is missing.
     """
     arm, teacher = ARMS[job.arm], teachers / f"{job.game}-{job.teacher}"
-    if policy_folder(teacher) is None:
-        raise UserError(f"teachers: expected a policy in {teacher}, found none; `teach` makes it")
+    require_policies([teacher])
     return distill.Args(
         teachers=(str(teacher),),
         student=arm["student"],
@@ -146,7 +144,7 @@ def arguments(job: Job, teachers: Path, folder: Path, schedule: Schedule, episod
             learning_rate=1e-3,
             final_learning_rate_ratio=0.02,
             precision="bf16",
-            seed=1000 * job.teacher + job.student,
+            seed=job.seed,
             device="cpu",
         ),
         episodes=episodes,

@@ -29,7 +29,7 @@ RUNS = "runs.jsonl"
 ASKED = {
     "kl-100": "≥ 100 %", "kl-25": "≥ 100 %", "kl-7": "≥ 97 %", "kl-4": "≥ 84 %", "multi-kl": "≥ 89 %",
     "nll-100": "below KL", "mse-100": "below NLL", "multi-dqn": "below the students", "kl-same": "≥ 100 %",
-    "nll-same": "below KL", "mse-same": "below NLL", "kl-net2": "–", "kl-net3": "–",
+    "nll-same": "below KL", "mse-same": "below NLL",
 }  # fmt: skip
 """What was asked of the geometric mean of scores over the teachers'."""
 
@@ -53,6 +53,11 @@ class Job:
     def name(self) -> str:
         """Of its folder."""
         return f"{self.arm}.{self.game}.t{self.teacher}.s{self.student}"
+
+    @property
+    def seed(self) -> int:
+        """Of its first weights, its play and its minibatches."""
+        return 1000 * self.teacher + self.student
 
 
 def load(folder: Path) -> dict[Job, Row]:
@@ -107,7 +112,7 @@ def ship(
             (played,) = row["games"]
             made_by = {
                 "system": "policy distillation", "command": f"python {script} run --arms {job.arm}",
-                "seed": 1000 * job.teacher + job.student, "teacher": f"{job.game}-teacher, single precision",
+                "seed": job.seed, "teacher": f"{job.game}-teacher, single precision",
                 **{
                     f"score of the {who}, before rounding": round(float(np.mean(played[f"{who}_scores"])), 2)
                     for who in ("student", "teacher")

@@ -50,16 +50,28 @@ def _moved(value: Any, device: torch.device | str) -> Any:
     return {key: _moved(part, device) for key, part in value.items()} if isinstance(value, dict) else value
 
 
+def frozen_encoders(model: GATS, batch: GATSBatch) -> dict[str, dict[str, Any]]:
+    """Inputs of the components whose features depend on nothing else: frozen encoders that are not steered."""
+    alone = {
+        name
+        for name, tower in model.towers.items()
+        if tower.frozen and tower.bidirectional and not tower.steered
+    }
+    return {
+        name: given
+        for name, given in batch.inputs.items()
+        if name in alone and not isinstance(given, Features)
+    }
+
+
 def encode_present(model: GATS, batch: GATSBatch) -> GATSBatch:
     """The same batch, with features of frozen encoders in place of inputs, where rows of them are absent.
 
     Windows of different lengths leave many frames empty; only those that are there are run.
     """
     inputs = dict(batch.inputs)
-    for name, given in batch.inputs.items():
-        tower, there = model.towers[name], ~batch.times[name].isnan().flatten()
-        if tower.steered or not (tower.frozen and tower.bidirectional) or isinstance(given, Features):
-            continue
+    for name, given in frozen_encoders(model, batch).items():
+        there = ~batch.times[name].isnan().flatten()
         rows = {len(x) for x in given.values() if isinstance(x, Tensor)}
         if rows == {len(there)} and bool(there.any()) and not bool(there.all()):
             few = {key: x[there] if isinstance(x, Tensor) else x for key, x in given.items()}

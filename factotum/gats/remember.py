@@ -15,7 +15,7 @@ from torch import Tensor
 from factotum.core.checks import UserError
 from factotum.gats.component import Features, Tower
 from factotum.gats.model import GATS
-from factotum.gats.objective import GATSBatch, encode_present
+from factotum.gats.objective import GATSBatch, encode_present, frozen_encoders
 
 Key = tuple[str, bytes]
 
@@ -56,10 +56,8 @@ class Remember:
     def __call__(self, model: GATS, batch: GATSBatch) -> GATSBatch:
         """The batch with features, of the rows that are there."""
         inputs = dict(batch.inputs)
-        for name, given in batch.inputs.items():
-            tower, times = model.towers[name], batch.times[name]
-            if isinstance(given, Features) or tower.steered or not (tower.frozen and tower.bidirectional):
-                continue
+        for name, given in frozen_encoders(model, batch).items():
+            times = batch.times[name]
             if not all(isinstance(x, Tensor) for x in given.values()):
                 continue
             rows = len(next(iter(given.values())))
@@ -67,7 +65,7 @@ class Remember:
             there = ~absent if len(absent) == rows else torch.ones(rows, dtype=torch.bool)
             if there.any():
                 few = {key: x[there] for key, x in given.items()}
-                inputs[name] = self.features(tower, few).spread(there)
+                inputs[name] = self.features(model.towers[name], few).spread(there)
         return encode_present(model, replace(batch, inputs=inputs))
 
     def features(self, tower: Tower, inputs: Mapping[str, Tensor]) -> Features:

@@ -69,7 +69,9 @@ class SceneComposition:
 
     def __post_init__(self) -> None:
         if self.training.remember:
-            raise UserError(f"training.remember: expected 0, decoders are not kept, got {self.training.remember}")
+            raise UserError(
+                f"training.remember: expected 0, decoders are not kept, got {self.training.remember}"
+            )
         for name in self.training.hidden:
             if name not in ("text", "pictures"):
                 raise UserError(f"training.hidden: expected text or pictures, got {name!r}")

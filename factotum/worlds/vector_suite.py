@@ -62,11 +62,6 @@ class VectorSuite:
         self._advises = False
         self._over: np.ndarray | None = None
 
-    @property
-    def advises(self) -> bool:
-        """Whether experts watch."""
-        return self._advises
-
     def advise(self) -> None:
         """Have experts watch from the next reset on.
 
