@@ -21,6 +21,12 @@ from factotum.gats.objective import GATSBatch
 Rewrite = Callable[[str, np.random.Generator], str]
 """Says an instruction in other words."""
 
+Span = tuple[Shard, int, int]
+"""Rows of a shard that are one window: from, to."""
+
+GROUP = 8
+"""Updates whose windows are drawn together and dealt out by length: a row is as long as the longest of its batch."""
+
 
 def write_episodes(
     folder: Path | str, episodes: Iterable[Any], keys: Sequence[str], information: Mapping[str, Any]
@@ -68,7 +74,7 @@ def write_episodes(
 class EpisodeBatches:
     """A batch source for `factotum.training.train.train`: a pure function of seed and step.
 
-    Windows begin where pictures are taken.
+    Windows begin where pictures are taken. Those of a batch are about as long, so that little of it is padding.
 
     Args:
         shards: one a task; each is drawn equally often.
@@ -105,13 +111,19 @@ class EpisodeBatches:
         self.stride = math.lcm(*(feed.every for feed in feeds.values() if isinstance(feed, PictureFeed)))
 
     def __call__(self, step: int, rank: int = 0, world_size: int = 1, micro: int = 0) -> GATSBatch:
-        """The batch of one micro step."""
-        return self.batch(self.windows(numpy_generator(self.seed, "windows", step, rank, micro)))
+        """The batch of one micro step; all ranks get long ones at the same steps."""
+        group, place = divmod(step, GROUP)
+        spans = self._spans(GROUP * self.rows, numpy_generator(self.seed, "windows", group, rank, micro))
+        part = int(numpy_generator(self.seed, "lengths", group, micro).permutation(GROUP)[place])
+        spans = sorted(spans, key=_length)[part * self.rows : (part + 1) * self.rows]
+        return self.batch(self._windows(spans, numpy_generator(self.seed, "texts", step, rank, micro)))
 
     def windows(self, generator: np.random.Generator) -> Windows:
         """Draw B windows."""
-        spans = [self._span(generator) for _ in range(self.rows)]
-        lengths_B = np.array([stop - start for _, start, stop in spans])
+        return self._windows(self._spans(self.rows, generator), generator)
+
+    def _windows(self, spans: list[Span], generator: np.random.Generator) -> Windows:
+        lengths_B = np.array([_length(span) for span in spans])
         texts = [self._text(shard, start, generator) for shard, start, _ in spans]
         names = [name for name in self.shards[0].columns if name != "text"]
         columns = {name: self._column(name, spans, int(lengths_B.max())) for name in names}
@@ -124,7 +136,10 @@ class EpisodeBatches:
         times = {name: times for name, (_, times) in given.items()}
         return GATSBatch(inputs, times, {self.acts: self.acting.targets(windows)})
 
-    def _span(self, generator: np.random.Generator) -> tuple[Shard, int, int]:
+    def _spans(self, count: int, generator: np.random.Generator) -> list[Span]:
+        return [self._span(generator) for _ in range(count)]
+
+    def _span(self, generator: np.random.Generator) -> Span:
         shard = self.shards[int(generator.integers(len(self.shards)))]
         episode = int(generator.integers(shard.episodes))
         start, stop = int(shard.offsets[episode]), int(shard.offsets[episode + 1])
@@ -135,12 +150,16 @@ class EpisodeBatches:
         text = shard.information["texts"][int(shard.columns["text"][start])]
         return self.rewrite(text, generator) if self.rewrite else text
 
-    def _column(self, name: str, spans: list[tuple[Shard, int, int]], steps: int) -> np.ndarray:
+    def _column(self, name: str, spans: list[Span], steps: int) -> np.ndarray:
         first = spans[0][0].columns[name]
         column = np.zeros((len(spans), steps, *first.shape[1:]), first.dtype)
         for row, (shard, start, stop) in enumerate(spans):
             column[row, : stop - start] = shard.columns[name][start:stop]
         return column
+
+
+def _length(span: Span) -> int:
+    return span[2] - span[1]
 
 
 def moments(shards: Sequence[Shard], name: str, most: int = 100_000) -> tuple[np.ndarray, np.ndarray]:

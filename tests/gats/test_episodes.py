@@ -1,5 +1,7 @@
 """Windows of recorded episodes: the steps that were recorded, drawn by seed and step alone."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from gymnasium import spaces
 from factotum.core.checks import UserError
 from factotum.data.episode import Episode
 from factotum.gats.actions import ActionTokens
-from factotum.gats.episodes import EpisodeBatches, moments, write_episodes
+from factotum.gats.episodes import GROUP, EpisodeBatches, moments, write_episodes
 from factotum.gats.feeds import ActionFeed, InstructionFeed, StateFeed
 from factotum.gats.words import WordTable
 
@@ -51,14 +53,36 @@ def test_windows_are_steps_in_a_row(tmp_path):
     assert {text for text in windows.texts} == {"task a", "task b"}
 
 
-def test_a_batch_depends_on_seed_and_step_alone(tmp_path):
+def test_batches_depend_on_seed_and_step_alone(tmp_path):
+    def states(source):
+        return [source(step).inputs["state"]["state"] for step in range(GROUP)]
+
     one, again, other = batches(tmp_path), batches(tmp_path), batches(tmp_path, seed=1)
-    assert torch.equal(one(3).targets["action"], again(3).targets["action"])
+    assert all(map(torch.equal, states(one), states(again)))
+    assert not all(map(torch.equal, states(one), states(other)))
     assert not torch.equal(one(3).inputs["state"]["state"], one(4).inputs["state"]["state"])
-    assert one(3).inputs["state"]["state"].shape != other(3).inputs["state"][
-        "state"
-    ].shape or not torch.equal(one(3).inputs["state"]["state"], other(3).inputs["state"]["state"])
     assert one(3).tokens == sum(int(n) for n in (one(3).targets["action"] >= 0).sum(1))
+
+
+def test_a_group_of_batches_is_dealt_out_by_length(tmp_path):
+    source = batches(tmp_path, rows=8)
+    lengths = [(source(step).targets["action"] >= 0).sum(1) for step in range(2 * GROUP)]
+    padding = sum(len(n) * int(n.max()) - int(n.sum()) for n in lengths)
+    assert padding < 0.1 * sum(int(n.sum()) for n in lengths)
+    for group in (lengths[:GROUP], lengths[GROUP:]):
+        dealt = sorted(group, key=lambda n: (int(n.max()), int(n.min())))
+        assert all(int(short.max()) <= int(long.min()) for short, long in pairwise(dealt))
+        assert sum(map(len, group)) == 8 * GROUP
+    longest = [int(n.max()) for n in lengths]
+    assert longest[:GROUP] != sorted(longest[:GROUP])
+
+
+def test_ranks_get_other_windows_of_like_lengths(tmp_path):
+    source = batches(tmp_path, rows=8)
+    pairs = [[source(step, rank, 2) for rank in (0, 1)] for step in range(GROUP)]
+    states = [[batch.inputs["state"]["state"] for batch in pair] for pair in pairs]
+    assert not all(torch.equal(one, two) for one, two in states)
+    assert sum(abs(one.tokens - two.tokens) for one, two in pairs) < 0.2 * sum(one.tokens for one, _ in pairs)
 
 
 def test_instructions_are_said_otherwise(tmp_path):

@@ -87,11 +87,19 @@ def test_the_model_is_what_was_trained_and_the_frozen_ones_are_named(place, lear
         compose.load_composition(other, material, run / "model")
 
 
+def never_stopped(place, remember):
+    """A run from beginning to end; made once."""
+    run = place / f"whole{remember}"
+    compose.main(
+        compose.Args(place / "look.toml", run, (*SHORT, f"training.remember={remember}"), evaluate=False)
+    )
+    return run
+
+
 @pytest.mark.parametrize("remember", [0.0, 0.1])
 def test_resumed_is_bit_equal(place, remember):
-    whole, stopped = place / f"whole{remember}", place / f"stopped{remember}"
-    fields = (*SHORT, f"training.remember={remember}")
-    compose.main(compose.Args(place / "look.toml", whole, fields, evaluate=False))
+    stopped, fields = place / f"stopped{remember}", (*SHORT, f"training.remember={remember}")
+    whole = never_stopped(place, remember)
     assert compose.main(compose.Args(place / "look.toml", stopped, fields, time_limit_s=0.0)) is None
     assert len(list_checkpoints(stopped)) == 1
     compose.main(compose.Args(place / "look.toml", stopped, fields, evaluate=False))
@@ -153,8 +161,9 @@ def test_a_killed_run_goes_on(place):
         process.send_signal(signal.SIGKILL)
     assert list_checkpoints(run)
     compose.main(compose.Args(place / "look.toml", run, fields, evaluate=False))
+    whole = never_stopped(place, 0.0)
     for name in ("model.safetensors", "config.json"):
-        assert (run / "model" / name).read_bytes() == (place / "whole0.0" / "model" / name).read_bytes()
+        assert (run / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
