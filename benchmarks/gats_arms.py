@@ -76,7 +76,7 @@ LANGUAGE = Experiment(
         (
             "vision",
             pretrain,
-            {"what": "vision", "tasks": ROOMS, "episodes": 2000, "image": 56, "steps": 6000, "batch": 96},
+            {"what": "vision", "tasks": ROOMS, "episodes": 2000, "image": 56, "steps": 3000, "batch": 64},
         ),
     ),
     parts=(("components.vision.source", "vision"),),

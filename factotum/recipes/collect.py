@@ -18,7 +18,8 @@ from factotum import __version__
 from factotum.core.checks import UserError
 from factotum.data.packing import StoredEpisode, unpack
 from factotum.data.store import Dataset, dataset_path, list_datasets, write_dataset
-from factotum.recipes.player import Player
+from factotum.distill.store import policy_folder
+from factotum.recipes.player import Player, task_of
 from factotum.training.collect import Collected, collect, return_threshold
 from factotum.training.parts import exclusive, settings_difference
 from factotum.worlds.paraphrase import Split
@@ -45,6 +46,8 @@ class Args:
     """Folder of datasets; each goes to <task>/<name>-v0 below it."""
     actor: str = "expert"
     """Who acts: expert, random, or the folder of a checkpoint (then the expert labels)."""
+    expert: str = ""
+    """Folder of a trained policy (train-teacher, distill) in place of the task's own expert, or where it has none."""
     name: str | None = None
     """Name of the datasets; by default expert, random or dagger after the actor."""
     noise: float = 0.0
@@ -91,6 +94,8 @@ class Args:
             raise UserError(f"--actor: expected expert, random or a checkpoint's folder, got {self.actor!r}")
         if self.noise and self.actor != "expert":
             raise UserError(f"--noise: works with --actor expert, got --actor {self.actor}")
+        if self.expert and self.actor == "random":
+            raise UserError("--expert: works where an expert acts or labels, got --actor random")
         if self.expert_share and not self.uses_checkpoint:
             raise UserError(f"--expert-share: works with a checkpoint as --actor, got --actor {self.actor}")
 
@@ -112,7 +117,7 @@ def main(args: Args) -> list[str]:
 
 def _tasks(args: Args) -> list[Task]:
     """The tasks asked for; one without an expert is an error if it was named, else left out with a note."""
-    tasks = [registry.task(name) for name in registry.expand(list(args.tasks))]
+    tasks = [task_of(name, args.expert) for name in registry.expand(list(args.tasks))]
     for name in sorted({task.name.partition("/")[0] for task in tasks} & registry.suites().keys()):
         command = registry.suites()[name].missing()
         if command:
@@ -175,17 +180,20 @@ def _settings(task: Task, args: Args) -> dict[str, Any]:
         # Named where they are used, so that datasets from before they were there can be extended.
         **({"words": args.words} if args.words != "plain" else {}),
         **({"longest": args.longest} if args.longest is not None else {}),
+        **({"expert": _policy_name("policy", policy_folder(args.expert))} if args.expert else {}),
     }
 
 
 def _actor_name(args: Args) -> str:
-    if not args.uses_checkpoint:
-        return args.actor
+    return _policy_name("checkpoint", Path(args.actor)) if args.uses_checkpoint else args.actor
+
+
+def _policy_name(kind: str, folder: Path) -> str:
     digest = hashlib.sha256()
-    with open(Path(args.actor) / "model.safetensors", "rb") as file:
+    with open(folder / "model.safetensors", "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return f"checkpoint {Path(args.actor).name} sha256:{digest.hexdigest()[:16]}"
+    return f"{kind} {folder.name} sha256:{digest.hexdigest()[:16]}"
 
 
 def _check_same(existing: Dataset, settings: dict[str, Any]) -> None:
@@ -216,6 +224,7 @@ def _extend(
             threshold,
             args.words,
             args.longest,
+            args.expert,
         ),
         folder=folder,
         settings=settings,

@@ -115,14 +115,18 @@ def task_shard(task: Task, data: DataSection, keys: Sequence[str]) -> Shard:
 
 
 def demonstrations(task: Task, data: DataSection) -> Dataset:
-    """A task's dataset; the expert's, or a random one, is collected or extended where it lacks episodes."""
-    name = f"noise-{round(100 * data.noise)}" if data.noise else data.name
+    """A task's dataset; an expert's, or a random one, is collected or extended where it lacks episodes."""
+    own = f"noise-{round(100 * data.noise)}" if data.noise else data.name
+    name = f"{Path(data.expert).name}-{own}" if data.expert else own
     identity = collect.dataset_id(task.name, name)
     known = list_datasets(data.folder)
     dataset = open_dataset(identity, data.folder) if identity in known else None
     if data.name in ("expert", "random") and (dataset is None or len(dataset) < data.episodes):
-        wanted: dict[str, Any] = {"episodes": data.episodes, "noise": data.noise, "actor": data.name}
-        collect.main(collect.Args(tasks=(task.name,), data=Path(data.folder), name=name, jobs=1, **wanted))
+        wanted: dict[str, Any] = {"episodes": data.episodes, "noise": data.noise, "expert": data.expert}
+        args = collect.Args(
+            tasks=(task.name,), data=Path(data.folder), name=name, actor=data.name, jobs=1, **wanted
+        )
+        collect.main(args)
         dataset = open_dataset(identity, data.folder)
     if dataset is None or len(dataset) < data.episodes:
         raise UserError(

@@ -109,6 +109,8 @@ class DataSection:
     """of the datasets; "expert" and "random" are collected where they are missing"""
     episodes: int = 1000
     """of each task"""
+    expert: str = ""
+    """with "expert": folder of a trained policy that plays in place of the tasks' own experts"""
     noise: float = 0.0
     """with "expert": share of steps that execute a random action while the expert's is learnt"""
     steps: int = 64
@@ -127,6 +129,9 @@ class DataSection:
             0 <= self.noise < 1 and (not self.noise or self.name == "expert"),
             "0 to 1, with expert",
             self.noise,
+        )
+        _require(
+            "expert", not self.expert or self.name == "expert", 'none where name is not "expert"', self.expert
         )
         _require("bins", self.bins >= 2, "2 or more", self.bins)
 

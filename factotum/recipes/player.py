@@ -13,6 +13,7 @@ from factotum.core.seeding import derive_seed, numpy_generator
 from factotum.data.episode import Episode, as_space_types
 from factotum.data.packing import pack
 from factotum.data.validate import episode_problems
+from factotum.recipes.policy_expert import with_policy
 from factotum.training.parts import Outcome
 from factotum.worlds.paraphrase import Paraphrased, Split
 from factotum.worlds.rollout import Actor, Trajectory, expert_actor, random_actor, rollout, rollouts
@@ -37,6 +38,7 @@ class Player:
         threshold: episodes that score less are not handed over; None hands over all.
         words: in which instructions are said.
         longest: steps after which an episode is cut, where the task itself allows more.
+        expert: a policy's folder, in place of the task's own expert.
     """
 
     task: str
@@ -47,6 +49,7 @@ class Player:
     threshold: float | None = None
     words: Split = "plain"
     longest: int | None = None
+    expert: str = ""
 
     def __call__(self, seeds: Sequence[int]) -> tuple[bytes, list[Outcome]]:
         """Packed episodes, and an outcome for each seed.
@@ -54,7 +57,7 @@ class Player:
         Raises:
             UserError: the environment gave values outside of the task's spaces.
         """
-        task = registry.task(self.task)
+        task = task_of(self.task, self.expert)
         played = self._play_all(task, seeds)
         outcomes, episodes = zip(*(self._outcome(task, seed, played[seed]) for seed in seeds), strict=True)
         return pack([episode for episode in episodes if episode is not None]), list(outcomes)
@@ -135,6 +138,16 @@ class Player:
         assert task.make_expert is not None
         expert = expert_actor(env, task.make_expert)
         return _noisy(expert, task, seed, self.noise) if self.noise else (expert, None)
+
+
+def task_of(name: str, expert: str = "") -> Task:
+    """A task, with a policy of a folder as its expert where one is given.
+
+    Raises:
+        UserError: no such task, or a policy that is not for it.
+    """
+    task = registry.task(name)
+    return with_policy(task, expert) if expert else task
 
 
 def _noisy(expert: Actor, task: Task, seed: int, noise: float) -> tuple[Actor, Actor]:

@@ -101,6 +101,8 @@ class Atari(gymnasium.Wrapper):
     Args:
         env: ALE environment with `frameskip=1`, `obs_type="grayscale"`.
         instruction: what to do, in words.
+
+    `screens` are the newest of this episode in full size, up to four, newest last.
     """
 
     def __init__(self, env: gymnasium.Env, instruction: str) -> None:
@@ -109,6 +111,7 @@ class Atari(gymnasium.Wrapper):
         self.observation_space = OBSERVATION_SPACE
         self._steps = 0
         self._stack: deque[np.ndarray] = deque(maxlen=STACK)
+        self.screens: deque[np.ndarray] = deque(maxlen=STACK)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
         """Begin a game and wait for 1 to 30 frames, as the seed draws."""
@@ -118,6 +121,8 @@ class Atari(gymnasium.Wrapper):
             if terminated or truncated:
                 frame, info = self.env.reset()
         self._steps = 0
+        self.screens.clear()
+        self.screens.append(frame)
         self._stack.extend([shrink(frame)] * STACK)
         return self._seen(), info
 
@@ -131,7 +136,8 @@ class Atari(gymnasium.Wrapper):
             if terminated or truncated:
                 break
         self._steps += 1
-        self._stack.append(shrink(np.maximum.reduce(frames[-2:])))
+        self.screens.append(np.maximum.reduce(frames[-2:]))
+        self._stack.append(shrink(self.screens[-1]))
         return self._seen(), total, bool(terminated), bool(truncated or self._steps >= MAX_STEPS), info
 
     def _seen(self) -> dict[str, Any]:
