@@ -13,7 +13,7 @@ quickstart: setup
 	$(BIN)/factotum quickstart
 
 factotum-s: setup
-	$(BIN)/factotum generalist runs/factotum-s
+	$(BIN)/factotum generalist runs/factotum-s --teachers $(wildcard checkpoints/atari/*-teacher checkpoints/minatar/*-teacher)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -20,8 +20,9 @@ import numpy as np
 import tyro
 
 from factotum.core.files import read_json, write_json_atomic
+from factotum.recipes.player import task_of
 from factotum.worlds.rollout import expert_actor, random_actor, rollout
-from factotum.worlds.suites.registry import expand, task
+from factotum.worlds.suites.registry import expand
 from factotum.worlds.suites.task import ExpertFailure, Task
 
 REFERENCES = Path(__file__).parents[1] / "factotum" / "worlds" / "suites" / "references.json"
@@ -37,6 +38,8 @@ class Args:
     """"random", "expert" or both"""
     episodes: int = 100
     """episodes for each task and kind"""
+    expert: str = ""
+    """folder of a trained policy that is the expert of a task that has none"""
 
 
 def play(env: gymnasium.Env, chosen: Task, kind: str, seed: int) -> float | None:
@@ -53,14 +56,16 @@ def play(env: gymnasium.Env, chosen: Task, kind: str, seed: int) -> float | None
     return episode.score
 
 
-def measure(chosen: Task, kind: str, episodes: int) -> dict[str, Any]:
-    """Mean, spread and provenance of a task's score."""
+def measure(chosen: Task, kind: str, episodes: int, expert: str = "") -> dict[str, Any]:
+    """Mean, spread and provenance of a task's score; `expert` names a policy."""
     env = chosen.make()
     scores = [play(env, chosen, kind, seed) for seed in range(episodes)]
     env.close()
     kept = np.array([score for score in scores if score is not None])
     discarded = episodes - len(kept)
     source = f"measured by benchmarks/measure_references.py: {len(kept)} episodes, seeds 0-{episodes - 1}"
+    if kind == "expert" and expert:
+        source += f", policy {Path(expert).name}"
     return {
         "score": round(float(kept.mean()), 6),
         "standard_deviation": round(float(kept.std(ddof=1)), 6),
@@ -83,14 +88,14 @@ def record(name: str, kind: str, entry: dict[str, Any]) -> None:
 def main(args: Args) -> None:
     """Measure what is not measured yet, one task after the other."""
     for name in expand(args.tasks):
-        chosen = task(name)
+        chosen = task_of(name, args.expert)
         for kind in args.kinds:
             known = read_json(REFERENCES)["tasks"].get(name, {}).get(kind)
             enough = known is not None and known["episodes"] + known["discarded"] >= args.episodes
             if enough or (kind == "expert" and chosen.make_expert is None):
                 continue
             start = time.perf_counter()
-            entry = measure(chosen, kind, args.episodes)
+            entry = measure(chosen, kind, args.episodes, args.expert)
             record(name, kind, entry)
             seconds = time.perf_counter() - start
             print(f"{name:40} {kind:7} {entry['score']:10.3f}  {seconds:6.1f} s", flush=True)

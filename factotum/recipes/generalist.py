@@ -17,7 +17,8 @@ from factotum.recipes import collect, generalist_evaluate, generalist_ship, repo
 from factotum.recipes.agents import require_installed
 from factotum.recipes.generalist_budget import SETTINGS, SizeName
 from factotum.recipes.generalist_plan import STAGES, Baseline, Plan, Stage
-from factotum.recipes.generalist_tasks import FEW, by_count, choose, chunk_of, material, scaled
+from factotum.recipes.generalist_tasks import FEW, by_count, choose, chunk_of, scaled
+from factotum.recipes.policy_expert import policy_tasks
 from factotum.recipes.train_start import OptimizerName
 from factotum.training.checkpoint import latest_checkpoint
 from factotum.training.metrics import join_metrics
@@ -43,6 +44,8 @@ class Args:
     """makes episodes, updates and evaluation smaller: 0.01 to try all of it"""
     tasks: tuple[str, ...] = ()
     """suites, globs or names of its tasks; all by default"""
+    teachers: tuple[str, ...] = ()
+    """folders of trained policies (checkpoints/atari/Pong-teacher) that show Atari's and MinAtar's games"""
     rounds: int = 2
     """of DAgger: the agent acts, the expert labels, training goes on with both"""
     episodes: int = 50
@@ -121,7 +124,7 @@ def make_plan(args: Args) -> Plan:
     return Plan(
         run=args.run,
         data=args.data,
-        tasks=tuple(choose(args.tasks)),
+        tasks=tuple(choose(args.tasks, policy_tasks(args.teachers))),
         setting=replace(setting, rows=args.rows or setting.rows),
         scale=args.scale,
         rounds=args.rounds,
@@ -134,6 +137,7 @@ def make_plan(args: Args) -> Plan:
         adaptivity=args.adaptivity,
         optimizer=args.optimizer,
         longest=args.longest,
+        teachers=args.teachers,
         seed=args.seed,
         threads=args.threads,
         jobs=args.jobs,
@@ -143,19 +147,16 @@ def make_plan(args: Args) -> Plan:
 
 def collect_demonstrations(plan: Plan) -> None:
     """The experts' episodes of all tasks, BabyAI's in other words too, and a few of the left-out tasks."""
-    expert = {name: scaled(material(name).expert, plan.scale) for name in plan.tasks}
-    words = {name: scaled(material(name).words, plan.scale) for name in plan.tasks}
-    for episodes, names in by_count(expert).items():
+    expert = {name: scaled(plan.material(name).expert, plan.scale) for name in plan.tasks}
+    words = {name: scaled(plan.material(name).words, plan.scale) for name in plan.tasks}
+    for (episodes, policy), names in by_count(expert, plan.experts).items():
         collect.main(
             collect.Args(
-                tasks=tuple(names),
-                episodes=episodes,
-                data=plan.data,
-                jobs=plan.jobs,
+                tasks=tuple(names), episodes=episodes, data=plan.data, expert=policy, name="expert", jobs=plan.jobs,
                 chunk=chunk_of(episodes),
             )
-        )
-    for episodes, names in by_count(words).items():
+        )  # fmt: skip
+    for (episodes, _), names in by_count(words, {}).items():
         collect.main(
             collect.Args(
                 tasks=tuple(names), episodes=episodes, data=plan.data, name="words", words="training",
@@ -177,13 +178,13 @@ def train_on_demonstrations(plan: Plan) -> None:
 
 def dagger(plan: Plan) -> None:
     """Rounds of: the newest agent acts, the expert labels each step, training goes on with all data so far."""
-    counts = {name: scaled(material(name).round, plan.scale) for name in plan.tasks}
+    counts = {name: scaled(plan.material(name).round, plan.scale) for name in plan.tasks}
     for number in range(1, plan.rounds + 1):
         checkpoint = plan.checkpoint(number - 1)
-        for episodes, names in by_count(counts).items():
+        for (episodes, policy), names in by_count(counts, plan.experts).items():
             collect.main(
                 collect.Args(
-                    tasks=tuple(names), episodes=episodes, data=plan.data, actor=str(checkpoint),
+                    tasks=tuple(names), episodes=episodes, data=plan.data, actor=str(checkpoint), expert=policy,
                     name=f"dagger-{number}", longest=plan.longest, seed=20_000_000 * number, jobs=plan.jobs,
                     chunk=chunk_of(episodes),
                 )

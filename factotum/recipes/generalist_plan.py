@@ -12,7 +12,8 @@ from factotum.core.files import read_json, write_json_atomic
 from factotum.recipes import train
 from factotum.recipes.collect import dataset_id
 from factotum.recipes.generalist_budget import Budget, Setting, budget
-from factotum.recipes.generalist_tasks import LEFT_OUT, WORD_LEVELS, material
+from factotum.recipes.generalist_tasks import LEFT_OUT, WORD_LEVELS, Material, material
+from factotum.recipes.policy_expert import policy_tasks
 from factotum.recipes.train_start import OptimizerName
 from factotum.training.checkpoint import checkpoint_folder, latest_checkpoint, plain_json, require_same
 from factotum.training.config import TrainConfig
@@ -26,7 +27,7 @@ Baseline = Literal["random", "expert", "retrieve"]
 ROUND_RATE = 0.5
 """Highest learning rate of a further round over that of the first training."""
 
-FREE = frozenset({"data", "rounds", "baselines", "episodes", "threads", "jobs", "ship_to", "run"})
+FREE = frozenset({"data", "rounds", "baselines", "episodes", "threads", "jobs", "ship_to", "run", "teachers"})
 """What may change when a run goes on: none of it changes weights that are there already."""
 
 
@@ -49,6 +50,7 @@ class Plan:
     adaptivity: float
     optimizer: OptimizerName
     longest: int
+    teachers: tuple[str, ...]
     seed: int
     threads: int
     jobs: int
@@ -92,12 +94,21 @@ class Plan:
     def budget(self) -> Budget:
         """Of all rounds."""
         config, steps = self.size.config(), self.steps + self.rounds * self.round_steps
-        weighted = [(registry.task(name), material(name).weight) for name in self.tasks]
+        weighted = [(registry.task(name), self.material(name).weight) for name in self.tasks]
         return budget(config, steps * self.rows * config.context, weighted)
+
+    @cached_property
+    def experts(self) -> dict[str, str]:
+        """Folders of the policies that show some of the tasks."""
+        return policy_tasks(self.teachers)
+
+    def material(self, name: str) -> Material:
+        """How much of a task there is."""
+        return material(name, name in self.experts)
 
     def weights(self) -> tuple[tuple[str, float], ...]:
         """Of the mixture."""
-        return tuple((name, material(name).weight) for name in self.tasks)
+        return tuple((name, self.material(name).weight) for name in self.tasks)
 
     def round_folder(self, number: int) -> Path:
         """Where a round of training lies; 0 is the first training, on demonstrations alone."""
@@ -107,8 +118,8 @@ class Plan:
         """What a round is trained on: each round has all that the one before had."""
         found = []
         for name in self.tasks:
-            kinds = ["expert"] + ["words"] * bool(material(name).words)
-            if material(name).round:
+            kinds = ["expert"] + ["words"] * bool(self.material(name).words)
+            if self.material(name).round:
                 kinds += [f"dagger-{earlier}" for earlier in range(1, number + 1)]
             found += [dataset_id(name, kind) for kind in kinds]
         return tuple(found)

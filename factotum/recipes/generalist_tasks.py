@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -27,6 +27,9 @@ SHOWN = ("GoToObj", "GoToRedBall", "GoToRedBlueBall", "OneRoomS8", "OpenRedDoor"
 
 ONE_STEP = ("scenes/*", "digits/*")
 """Nothing the agent does changes what it sees next, so an expert beside it has nothing to add."""
+
+SUITES = ("babyai", "metaworld", "gym", "box2d", "scenes", "digits", "mujoco", "atari", "minatar")
+"""Families all of whose tasks are trained on that have an expert."""
 
 ROOMS = (
     "ActionObjDoor", "GoToDoor", "GoToLocal", "GoToObj", "GoToRedBall", "GoToRedBallGrey", "GoToRedBallNoDists",
@@ -96,9 +99,16 @@ MATERIAL: dict[str, Material] = {
 """By pattern, the first that matches. Mazes more than rooms, motor skills and captions more than what is learnt at
 once, as in the quickstart. Atari's planner is slow and its pictures take 25 kB a step, so it gets no rounds."""
 
+TAUGHT = {"atari/*": Material(16, 4, 2.0), "minatar/*": Material(100, 20, 1.0)}
+"""The same of tasks that a trained policy shows."""
 
-def material(task: str) -> Material:
+
+def material(task: str, taught: bool = False) -> Material:
     """How much of a task there is.
+
+    Args:
+        task: its name.
+        taught: whether a trained policy shows it.
 
     Raises:
         UserError: the recipe has no such task.
@@ -106,25 +116,38 @@ def material(task: str) -> Material:
     >>> material("babyai/BossLevel").expert, material("gym/Taxi").expert, material("atari/Pong").round
     (3000, 500, 0)
     """
-    for pattern, found in MATERIAL.items():
+    for pattern, found in (TAUGHT if taught else MATERIAL).items():
         if fnmatchcase(task, pattern):
             return found
     raise unknown("task of the generalist", task, trained_tasks())
 
 
-def trained_tasks() -> list[str]:
+def trained_tasks(taught: Collection[str] = ()) -> list[str]:
     """All tasks of training: those of the families that have an expert, without the left-out ones.
+
+    Args:
+        taught: tasks that trained policies show, whether or not they have another expert.
+
+    Raises:
+        UserError: a policy for something else.
 
     >>> len(trained_tasks()), sum(name.startswith("babyai/") for name in trained_tasks())
     (122, 39)
+    >>> len(trained_tasks(["minatar/breakout", "atari/Pong"]))
+    123
     """
-    suites = ("babyai", "metaworld", "gym", "box2d", "scenes", "digits", "mujoco", "atari")
-    names = [name for suite in suites for name in registry.suites()[suite].names]
+    names = [name for suite in SUITES for name in registry.suites()[suite].names]
     names += [f"pixels/{level}" for level in SHOWN]
-    return [name for name in names if registry.task(name).make_expert and name not in LEFT_OUT]
+    for name in taught:
+        if not any(fnmatchcase(name, pattern) for pattern in TAUGHT):
+            known = [one for one in names if one.startswith(("atari/", "minatar/"))]
+            raise unknown("task of the generalist that a policy shows", name, known)
+    return [
+        name for name in names if (name in taught or registry.task(name).make_expert) and name not in LEFT_OUT
+    ]
 
 
-def choose(patterns: Iterable[str]) -> list[str]:
+def choose(patterns: Iterable[str], taught: Collection[str] = ()) -> list[str]:
     """The tasks of training that match a pattern or are of a suite; all where there is none.
 
     Raises:
@@ -133,7 +156,7 @@ def choose(patterns: Iterable[str]) -> list[str]:
     >>> choose(["digits", "gym/Frozen*"])
     ['gym/FrozenLake', 'gym/FrozenLakeFirm', 'gym/FrozenLake8x8', 'digits/name']
     """
-    every, wanted = trained_tasks(), [*patterns]
+    every, wanted = trained_tasks(taught), [*patterns]
     for pattern in wanted:
         if not any(_matches(name, pattern) for name in every):
             raise unknown("task of the generalist", pattern, every)
@@ -162,14 +185,18 @@ def chunk_of(episodes: int) -> int:
     return max(1, min(16, episodes // 8))
 
 
-def by_count(counts: Mapping[str, int]) -> dict[int, list[str]]:
-    """Tasks that have the same number of episodes, so that one command collects them; 0 is left out.
+def by_count(counts: Mapping[str, int], experts: Mapping[str, str]) -> dict[tuple[int, str], list[str]]:
+    """Tasks that have the same number of episodes and the same expert, so that one command collects them.
 
-    >>> by_count({"a": 2, "b": 3, "c": 2, "d": 0})
-    {2: ['a', 'c'], 3: ['b']}
+    Args:
+        counts: episodes by task; 0 is left out.
+        experts: folders of the policies that show some of them; "" stands for a task's own expert.
+
+    >>> by_count({"a": 2, "b": 3, "c": 2, "d": 0, "e": 2}, {"e": "policy"})
+    {(2, ''): ['a', 'c'], (3, ''): ['b'], (2, 'policy'): ['e']}
     """
-    found: dict[int, list[str]] = {}
+    found: dict[tuple[int, str], list[str]] = {}
     for name, count in counts.items():
         if count:
-            found.setdefault(count, []).append(name)
+            found.setdefault((count, experts.get(name, "")), []).append(name)
     return found

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from factotum.core.checks import UserError
 from factotum.core.files import read_json, read_json_lines
 from factotum.data.store import list_datasets, open_dataset
+from factotum.distill.config import PolicyConfig
+from factotum.distill.model import PolicyNetwork
+from factotum.distill.store import save_policy
 from factotum.gato import Gato
 from factotum.recipes import collect, evaluate, generalist, train
 from factotum.recipes.generalist_plan import STAGES
@@ -194,6 +198,21 @@ def test_too_much_is_refused_before_anything_is_done(tiny, tmp_path):
 def test_values_that_cannot_be_are_named(name, value, message):
     with pytest.raises(UserError, match=f"{name}: expected .*{message}"):
         generalist.Args(**{name: value})
+
+
+def test_a_policy_shows_a_game_and_labels_it_in_further_rounds(tiny, tmp_path):
+    game, policy = "minatar/breakout", str(tmp_path / "policy")
+    torch.manual_seed(0)
+    save_policy(PolicyNetwork(PolicyConfig((4, 10, 10), {game: 3}, scale=1.0, hidden=(8,))), policy)
+    generalist.main(
+        arguments(tmp_path, tasks=(game,), teachers=(policy,), stages=("collect", "train", "dagger"))
+    )
+    plan = plan_of(tmp_path, tasks=(game,), teachers=(policy,))
+    assert plan.last_checkpoint() == plan.checkpoint(1)
+    for name in ("expert", "dagger-1"):
+        made = open_dataset(f"{game}/{name}-v0", tmp_path / "data").own_metadata["settings"]
+        assert made["expert"].startswith("policy policy sha256:")
+    assert made["actor"].startswith("checkpoint ")
 
 
 def test_the_learned_optimizer_and_scalar_tokens_are_passed_on(tiny):

@@ -86,7 +86,23 @@ def test_choosing_keeps_the_order_and_names_what_is_not_there():
         choose(["gym/FrozenLake8x8Firm"])
 
 
+def test_policies_show_games_that_have_no_expert_and_others_more_often():
+    taught = ["minatar/seaquest", "atari/Pong"]
+    assert set(trained_tasks(taught)) - set(trained_tasks()) == {"minatar/seaquest"}
+    assert choose(["minatar", "atari"], taught) == [
+        *(name for name in trained_tasks() if name.startswith("atari/")),
+        "minatar/seaquest",
+    ]
+    assert material("minatar/seaquest", taught=True).round > 0
+    assert material("atari/Pong", taught=True).round > material("atari/Pong").round == 0
+    assert {name for name in registry.expand(["minatar"]) if registry.task(name).expert is None} == set()
+    with pytest.raises(
+        UserError, match="unknown task of the generalist that a policy shows 'gym/CartPole-v1'"
+    ):
+        trained_tasks(["gym/CartPole-v1"])
+
+
 def test_scaling_and_grouping():
     assert [scaled(count, 0.1) for count in (0, 5, 100)] == [0, 4, 10]
-    assert by_count({"a": 0}) == {}
+    assert by_count({"a": 0}, {}) == {}
     assert generalist_tasks.FEW == 5

@@ -203,6 +203,7 @@ def _task(name: str) -> Task:
         measure="return",
         max_steps=MAX_STEPS,
         random=reference(name, "random"),
+        expert=reference(name, "expert"),
     )
 
 
