@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,10 +25,12 @@ SHADES = " .:-=+*#%@"
 class Args:
     """Play one episode and show it."""
 
-    task: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="TASK")]]
+    task: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="TASK")]] = ""
     """full name, such as babyai/GoToLocal"""
     agent: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="AGENT")]] = "expert"
     """a run (its newest checkpoint), a checkpoint folder, or: random, expert, retrieve"""
+    named_task: Annotated[str, tyro.conf.arg(name="task")] = ""
+    """the task, where the first word is the agent: factotum play checkpoints/factotum-s --task babyai/BossLevel"""
     instruction: str | None = None
     """tell the agent this in place of the task's own instruction"""
     seed: int = FIRST_SEED
@@ -51,6 +53,7 @@ class Args:
 
 def main(args: Args) -> EpisodeResult:
     """Play, show, and say how it ended."""
+    args = _in_order(args)
     task = registry.task(args.task)
     require_installed([task.name])
     if args.video is not None and args.video.suffix not in FILMS:
@@ -76,6 +79,17 @@ def main(args: Args) -> EpisodeResult:
         f"{ended} after {result.length} steps, score {result.score:.4g} (seed {result.seed}, {agent.label})"
     )
     return result
+
+
+def _in_order(args: Args) -> Args:
+    """With `--task` the first word is who plays."""
+    if not args.named_task:
+        if not args.task:
+            raise UserError("TASK: expected the name of a task, such as babyai/GoToLocal, got none")
+        return args
+    if args.task and args.agent != "expert":
+        raise UserError(f"task: expected one of --task and TASK, got {args.named_task} and {args.task}")
+    return replace(args, task=args.named_task, agent=args.task or args.agent, named_task="")
 
 
 class Told:

@@ -24,6 +24,18 @@ def test_a_trace_has_a_line_a_step_and_says_how_it_ended(capsys):
     assert lines[-1].endswith("score 1 (seed 3, expert)")
 
 
+def test_the_agent_may_come_first_where_the_task_is_named(capsys):
+    played = main(Args("gym/FrozenLake", "random"))
+    assert main(Args("random", named_task="gym/FrozenLake")) == played
+    assert main(Args(named_task="gym/FrozenLake")) == main(Args("gym/FrozenLake"))
+    with pytest.raises(
+        UserError, match="task: expected one of --task and TASK, got gym/Taxi and gym/FrozenLake"
+    ):
+        main(Args("gym/FrozenLake", "random", named_task="gym/Taxi"))
+    with pytest.raises(UserError, match="TASK: expected the name of a task"):
+        main(Args())
+
+
 def test_draws_the_last_picture_in_characters(capsys):
     result = main(Args(LAKE, "random", seed=3, draw=True))
     lines = capsys.readouterr().out.splitlines()
