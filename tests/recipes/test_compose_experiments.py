@@ -62,12 +62,12 @@ def test_pong(tmp_path):
     fields = (
         *SMALL,
         *new("vision", "text"),
+        "data.expert=",  # random play is short
         "data.name=random",
         "data.noise=0.0",
+        f"data.folder={tmp_path}",
         "data.episodes=1",
         "data.steps=4",
     )
-    found = compose.main(
-        compose.Args(FILES / "pong.toml", tmp_path / "run", (*fields, f"data.folder={tmp_path}"))
-    )
+    found = compose.main(compose.Args(FILES / "pong.toml", tmp_path / "run", fields))
     assert found["arms"]["plain"]["tasks"]["atari/Pong"]["length"] == 4
