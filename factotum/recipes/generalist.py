@@ -17,7 +17,7 @@ from factotum.recipes import collect, generalist_evaluate, generalist_ship, repo
 from factotum.recipes.agents import require_installed
 from factotum.recipes.generalist_budget import SETTINGS, SizeName
 from factotum.recipes.generalist_plan import STAGES, Baseline, Plan, Stage
-from factotum.recipes.generalist_tasks import FEW, by_count, choose, chunk_of, scaled
+from factotum.recipes.generalist_tasks import FEW, by_count, choose, chunk_of, scaled, together
 from factotum.recipes.policy_expert import policy_tasks
 from factotum.recipes.train_start import OptimizerName
 from factotum.training.checkpoint import latest_checkpoint
@@ -186,7 +186,7 @@ def dagger(plan: Plan) -> None:
                 collect.Args(
                     tasks=tuple(names), episodes=episodes, data=plan.data, actor=str(checkpoint), expert=policy,
                     name=f"dagger-{number}", longest=plan.longest, seed=20_000_000 * number, jobs=plan.jobs,
-                    chunk=chunk_of(episodes),
+                    chunk=together(episodes),
                 )
             )  # fmt: skip
         train.main(plan.training(number))

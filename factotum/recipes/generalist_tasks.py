@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import ceil
 
 from factotum.core.checks import unknown
+from factotum.recipes.player import TOGETHER
 from factotum.worlds.suites import registry
 
 LEFT_OUT = {
@@ -183,6 +185,15 @@ def chunk_of(episodes: int) -> int:
     (1, 5, 16)
     """
     return max(1, min(16, episodes // 8))
+
+
+def together(episodes: int) -> int:
+    """The same where the agent acts: as many as it plays at once, fewer where two processes have too little to share.
+
+    >>> together(1), together(12), together(150)
+    (1, 6, 8)
+    """
+    return max(1, min(TOGETHER, ceil(episodes / 2)))
 
 
 def by_count(counts: Mapping[str, int], experts: Mapping[str, str]) -> dict[tuple[int, str], list[str]]:
