@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 
 from factotum.core.files import read_json, write_json_atomic
-from factotum.recipes.player import task_of
+from factotum.recipes.policy_expert import task_of
 from factotum.worlds.rollout import expert_actor, random_actor, rollout
 from factotum.worlds.suites.registry import expand
 from factotum.worlds.suites.task import ExpertFailure, Task

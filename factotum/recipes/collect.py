@@ -19,7 +19,8 @@ from factotum.core.checks import UserError
 from factotum.data.packing import StoredEpisode, unpack
 from factotum.data.store import Dataset, dataset_path, list_datasets, write_dataset
 from factotum.distill.store import policy_folder
-from factotum.recipes.player import Player, task_of
+from factotum.recipes.player import Player
+from factotum.recipes.policy_expert import task_of
 from factotum.training.collect import Collected, collect, return_threshold
 from factotum.training.parts import exclusive, settings_difference
 from factotum.worlds.paraphrase import Split
@@ -180,20 +181,18 @@ def _settings(task: Task, args: Args) -> dict[str, Any]:
         # Named where they are used, so that datasets from before they were there can be extended.
         **({"words": args.words} if args.words != "plain" else {}),
         **({"longest": args.longest} if args.longest is not None else {}),
-        **({"expert": _policy_name("policy", policy_folder(args.expert))} if args.expert else {}),
+        **({"expert": _weights_name("policy", policy_folder(args.expert))} if args.expert else {}),
     }
 
 
 def _actor_name(args: Args) -> str:
-    return _policy_name("checkpoint", Path(args.actor)) if args.uses_checkpoint else args.actor
+    return _weights_name("checkpoint", Path(args.actor)) if args.uses_checkpoint else args.actor
 
 
-def _policy_name(kind: str, folder: Path) -> str:
-    digest = hashlib.sha256()
+def _weights_name(kind: str, folder: Path) -> str:
     with open(folder / "model.safetensors", "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f"{kind} {folder.name} sha256:{digest.hexdigest()[:16]}"
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{kind} {folder.name} sha256:{digest[:16]}"
 
 
 def _check_same(existing: Dataset, settings: dict[str, Any]) -> None:

@@ -122,11 +122,12 @@ def demonstrations(task: Task, data: DataSection) -> Dataset:
     known = list_datasets(data.folder)
     dataset = open_dataset(identity, data.folder) if identity in known else None
     if data.name in ("expert", "random") and (dataset is None or len(dataset) < data.episodes):
-        wanted: dict[str, Any] = {"episodes": data.episodes, "noise": data.noise, "expert": data.expert}
-        args = collect.Args(
-            tasks=(task.name,), data=Path(data.folder), name=name, actor=data.name, jobs=1, **wanted
-        )
-        collect.main(args)
+        collect.main(
+            collect.Args(
+                tasks=(task.name,), episodes=data.episodes, data=Path(data.folder), actor=data.name,
+                expert=data.expert, name=name, noise=data.noise, jobs=1,
+            )
+        )  # fmt: skip
         dataset = open_dataset(identity, data.folder)
     if dataset is None or len(dataset) < data.episodes:
         raise UserError(

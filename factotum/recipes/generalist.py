@@ -152,7 +152,7 @@ def collect_demonstrations(plan: Plan) -> None:
     for (episodes, policy), names in by_count(expert, plan.experts).items():
         collect.main(
             collect.Args(
-                tasks=tuple(names), episodes=episodes, data=plan.data, expert=policy, name="expert", jobs=plan.jobs,
+                tasks=tuple(names), episodes=episodes, data=plan.data, expert=policy, jobs=plan.jobs,
                 chunk=chunk_of(episodes),
             )
         )  # fmt: skip

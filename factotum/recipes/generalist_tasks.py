@@ -140,9 +140,9 @@ def trained_tasks(taught: Collection[str] = ()) -> list[str]:
     """
     names = [name for suite in SUITES for name in registry.suites()[suite].names]
     names += [f"pixels/{level}" for level in SHOWN]
+    known = [name for name in names if any(fnmatchcase(name, pattern) for pattern in TAUGHT)]
     for name in taught:
-        if not any(fnmatchcase(name, pattern) for pattern in TAUGHT):
-            known = [one for one in names if one.startswith(("atari/", "minatar/"))]
+        if name not in known:
             raise unknown("task of the generalist that a policy shows", name, known)
     return [
         name for name in names if (name in taught or registry.task(name).make_expert) and name not in LEFT_OUT

@@ -13,11 +13,10 @@ from factotum.core.seeding import derive_seed, numpy_generator
 from factotum.data.episode import Episode, as_space_types
 from factotum.data.packing import pack
 from factotum.data.validate import episode_problems
-from factotum.recipes.policy_expert import with_policy
+from factotum.recipes.policy_expert import task_of
 from factotum.training.parts import Outcome
 from factotum.worlds.paraphrase import Paraphrased, Split
 from factotum.worlds.rollout import Actor, Trajectory, expert_actor, random_actor, rollout, rollouts
-from factotum.worlds.suites import registry
 from factotum.worlds.suites.common import silenced, time_limit
 from factotum.worlds.suites.task import Env, ExpertFailure, Task
 
@@ -138,16 +137,6 @@ class Player:
         assert task.make_expert is not None
         expert = expert_actor(env, task.make_expert)
         return _noisy(expert, task, seed, self.noise) if self.noise else (expert, None)
-
-
-def task_of(name: str, expert: str = "") -> Task:
-    """A task, with a policy of a folder as its expert where one is given.
-
-    Raises:
-        UserError: no such task, or a policy that is not for it.
-    """
-    task = registry.task(name)
-    return with_policy(task, expert) if expert else task
 
 
 def _noisy(expert: Actor, task: Task, seed: int, noise: float) -> tuple[Actor, Actor]:

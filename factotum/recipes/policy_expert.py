@@ -16,7 +16,18 @@ from factotum.distill.agent import PolicyAgent
 from factotum.distill.model import PolicyNetwork
 from factotum.distill.store import load_policy
 from factotum.worlds.policy_views import policy_view, view_space
+from factotum.worlds.suites import registry
 from factotum.worlds.suites.task import Env, Expert, Task
+
+
+def task_of(name: str, expert: str = "") -> Task:
+    """A task, with a policy of a folder as its expert where one is given.
+
+    Raises:
+        UserError: no such task, or a policy that is not for it.
+    """
+    task = registry.task(name)
+    return with_policy(task, expert) if expert else task
 
 
 def with_policy(task: Task, folder: Path | str) -> Task:

@@ -13,7 +13,8 @@ import numpy as np
 from gymnasium import spaces
 
 from factotum.core.checks import UserError
-from factotum.worlds.suites import atari, minatar
+from factotum.worlds import vector_atari, vector_minatar
+from factotum.worlds.suites import atari
 from factotum.worlds.suites.task import Env, Task
 from factotum.worlds.vector_arrays import array_space
 from factotum.worlds.vector_atari import SIZE, STACK
@@ -34,10 +35,9 @@ def view_space(task: Task) -> spaces.Box:
     """
     family, _, game = task.name.partition("/")
     if family == "atari":
-        return spaces.Box(0, 255, (STACK, SIZE, SIZE), np.uint8)
+        return vector_atari.OBSERVATION_SPACE
     if family == "minatar":
-        shape = (minatar.GAMES[game][0], minatar.CELLS, minatar.CELLS)
-        return spaces.Box(0, 1, shape, bool)  # type: ignore[arg-type]
+        return vector_minatar.observation_space(game)
     return array_space(task)[0]
 
 

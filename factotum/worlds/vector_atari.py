@@ -31,6 +31,8 @@ SIZE, STACK, FRAME_SKIP = 84, 4, 4
 MAX_FRAMES = 108_000
 MOST_NO_OPS = 30
 
+OBSERVATION_SPACE = spaces.Box(0, 255, (STACK, SIZE, SIZE), np.uint8)
+
 
 class VectorAtari:
     """`count` environments of one game; see `VectorWorld`.
@@ -74,7 +76,7 @@ class VectorAtari:
             use_fire_reset=True,
         )
         self.name, self.count = f"atari/{game}", count
-        self.observation_space: spaces.Box = spaces.Box(0, 255, (STACK, SIZE, SIZE), np.uint8)
+        self.observation_space: spaces.Box = OBSERVATION_SPACE
         actions = len(self._env.ale.get_action_set())
         self.action_space: spaces.Discrete | spaces.Box = spaces.Discrete(actions)
         self._over: np.ndarray | None = None

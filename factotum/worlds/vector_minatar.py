@@ -24,6 +24,15 @@ CONSTANT = {"channels", "action_map", "random"}
 """Attributes of a game that a snapshot leaves out."""
 
 
+def observation_space(game: str) -> spaces.Box:
+    """Planes of cells.
+
+    >>> observation_space("breakout").shape
+    (4, 10, 10)
+    """
+    return spaces.Box(0, 1, (GAMES[game][0], CELLS, CELLS), bool)  # type: ignore[arg-type]
+
+
 class VectorMinAtar:
     """`count` environments of one game; see `VectorWorld`.
 
@@ -37,9 +46,9 @@ class VectorMinAtar:
     def __init__(self, game: str, count: int) -> None:
         require_count(count)
         self._games = [Game(game) for _ in range(count)]
-        channels, minimal = GAMES[game]
+        minimal = GAMES[game][1]
         self.name, self.count = f"minatar/{game}", count
-        self.observation_space: spaces.Box = spaces.Box(0, 1, (channels, CELLS, CELLS), bool)  # type: ignore[arg-type]
+        self.observation_space: spaces.Box = observation_space(game)
         self.action_space: spaces.Discrete | spaces.Box = spaces.Discrete(len(minimal))
         self._minimal, self._clocked = np.array(minimal), game in CLOCKED
         self._steps: np.ndarray | None = None

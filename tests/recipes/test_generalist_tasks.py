@@ -100,6 +100,10 @@ def test_policies_show_games_that_have_no_expert_and_others_more_often():
         UserError, match="unknown task of the generalist that a policy shows 'gym/CartPole-v1'"
     ):
         trained_tasks(["gym/CartPole-v1"])
+    with pytest.raises(
+        UserError, match="that a policy shows 'atari/Adventure'"
+    ):  # ale-py has it, the suite has not
+        trained_tasks(["atari/Adventure"])
 
 
 def test_scaling_and_grouping():
