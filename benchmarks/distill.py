@@ -32,10 +32,10 @@ import tyro
 from distill_results import Job
 
 from factotum.core.checks import UserError, unknown
+from factotum.distill.store import find_policy
 from factotum.recipes import distill, train_teacher
 from factotum.recipes.distill_play import PlayConfig
 from factotum.recipes.distill_schedule import Schedule
-from factotum.recipes.distill_tasks import policy_folder
 from factotum.recipes.distill_train import Learning, play_seconds
 from factotum.training.metrics import read_metrics
 
@@ -90,7 +90,7 @@ def teach(
 
 def finished(run: Path) -> bool:
     """Whether a teacher was trained and measured."""
-    return policy_folder(run) is not None and (run / "evaluation.json").is_file()
+    return find_policy(run) is not None and (run / "evaluation.json").is_file()
 
 
 def require_policies(runs: Sequence[Path]) -> None:
@@ -100,7 +100,7 @@ def require_policies(runs: Sequence[Path]) -> None:
         UserError: one is missing.
     """
     for teacher in runs:
-        if policy_folder(teacher) is None:
+        if find_policy(teacher) is None:
             raise UserError(f"teachers: expected a policy in {teacher}, found none; `teach` makes it")
 
 

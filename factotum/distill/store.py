@@ -70,10 +70,10 @@ def save_policy(
     write_json_atomic(folder / "config.json", {**header, "config": to_json_dict(network.config)})
 
 
-def policy_folder(path: Path | str) -> Path:
-    """The folder of a policy: the path itself, or `policy` in the folder of a run."""
-    inner = Path(path) / "policy"
-    return inner if inner.is_dir() and not (Path(path) / "model.safetensors").exists() else Path(path)
+def find_policy(path: Path | str) -> Path | None:
+    """The folder of a policy: the path itself, or `policy` in the folder of a run; None where there is neither."""
+    folders = (Path(path), Path(path) / "policy")
+    return next((folder for folder in folders if (folder / "model.safetensors").is_file()), None)
 
 
 def load_policy(folder: Path | str) -> PolicyNetwork:
@@ -85,7 +85,7 @@ def load_policy(folder: Path | str) -> PolicyNetwork:
     Raises:
         UserError: missing or torn files, another system or format version, weights that do not fit or are not finite.
     """
-    folder = policy_folder(folder)
+    folder = find_policy(folder) or Path(folder)
     if not folder.is_dir():
         raise UserError(f"expected a folder with a policy, found none at {folder}")
     network = PolicyNetwork(from_json_dict(PolicyConfig, read_sizes(folder, SYSTEM, FORMAT_VERSION)))

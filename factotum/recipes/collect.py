@@ -18,7 +18,7 @@ from factotum import __version__
 from factotum.core.checks import UserError
 from factotum.data.packing import StoredEpisode, unpack
 from factotum.data.store import Dataset, dataset_path, list_datasets, write_dataset
-from factotum.distill.store import policy_folder
+from factotum.distill.store import find_policy
 from factotum.recipes.player import Player
 from factotum.recipes.policy_expert import task_of
 from factotum.training.collect import Collected, collect, return_threshold
@@ -181,7 +181,7 @@ def _settings(task: Task, args: Args) -> dict[str, Any]:
         # Named where they are used, so that datasets from before they were there can be extended.
         **({"words": args.words} if args.words != "plain" else {}),
         **({"longest": args.longest} if args.longest is not None else {}),
-        **({"expert": _weights_name("policy", policy_folder(args.expert))} if args.expert else {}),
+        **({"expert": _weights_name("policy", find_policy(args.expert) or Path(args.expert))} if args.expert else {}),
     }
 
 

@@ -16,7 +16,7 @@ from factotum.distill.choice import CONTINUOUS
 from factotum.distill.config import SINGLE, PolicyConfig, preset
 from factotum.distill.expert import WorldExpert
 from factotum.distill.objective import DistillationObjective
-from factotum.distill.store import load_policy
+from factotum.distill.store import find_policy, load_policy
 from factotum.distill.teacher import TEMPERATURE, Kind, Teacher, as_teacher, require_fits
 from factotum.recipes.user_function import load_function
 from factotum.worlds.vector import VectorWorld, make_vector, vector_name
@@ -74,7 +74,7 @@ def find_lessons(
 
 def _own_world(source: str) -> str:
     """The world that a policy in a folder was trained on."""
-    folder = policy_folder(source)
+    folder = find_policy(source)
     if folder is None:
         raise UserError(f"worlds: expected the name of the world that {source} is for, got none")
     tasks = load_policy(folder).tasks
@@ -87,17 +87,10 @@ def _own_world(source: str) -> str:
     return vector_name(tasks[0])
 
 
-def policy_folder(source: Path | str) -> Path | None:
-    """The folder of a policy: itself, or `policy` in the folder of a run; None where there is neither."""
-    folder = Path(source)
-    found = [one for one in (folder, folder / "policy") if (one / "model.safetensors").is_file()]
-    return found[0] if found else None
-
-
 def _lesson(source: str, name: str, kind: Kind | None, device: Device) -> Lesson:
     world = make_vector(name, 1)
     count, continuous = actions_of(world)
-    folder = policy_folder(source)
+    folder = find_policy(source)
     if folder is not None:
         network = load_policy(folder)
         task = name if name in network.tasks else None
@@ -123,7 +116,7 @@ def _other(source: str, count: int, kind: Kind | None, device: Device) -> Teache
 
 def version_of(source: Path | str) -> str:
     """A short hash of a teacher's weights, "" for a function."""
-    folder = policy_folder(source)
+    folder = find_policy(source)
     file = Path(source) if folder is None else folder / "model.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.is_file() else ""
 

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from factotum.core.checks import UserError
 from factotum.distill.agent import PolicyAgent
 from factotum.distill.model import PolicyNetwork
-from factotum.distill.store import load_policy
+from factotum.distill.store import find_policy, load_policy
 from factotum.worlds.policy_views import policy_view, view_space
 from factotum.worlds.suites import registry
 from factotum.worlds.suites.task import Env, Expert, Task
@@ -70,8 +70,14 @@ def policy_tasks(folders: Sequence[Path | str]) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=16)
 def _network(folder: str) -> PolicyNetwork:
+    """A folder's policy, loaded once for each time that its weights were written."""
+    found = find_policy(folder)
+    return _loaded(folder, None if found is None else (found / "model.safetensors").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _loaded(folder: str, _written: int | None) -> PolicyNetwork:
     return load_policy(folder)
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from factotum.core.checks import UserError
 from factotum.distill.config import mlp, multitask_3, net3
 from factotum.distill.model import PolicyNetwork
-from factotum.distill.store import load_policy, policy_folder, save_policy
+from factotum.distill.store import find_policy, load_policy, save_policy
 
 
 def network(config=None):
@@ -68,8 +68,9 @@ def test_settings_of_networks_without_them_stay_what_they_were(tmp_path):
 
 def test_a_run_leads_to_its_policy(tmp_path):
     model = saved(tmp_path / "run" / "policy")
-    assert policy_folder(tmp_path / "run") == tmp_path / "run" / "policy"
-    assert policy_folder(tmp_path / "run" / "policy") == tmp_path / "run" / "policy"
+    assert find_policy(tmp_path / "run") == tmp_path / "run" / "policy"
+    assert find_policy(tmp_path / "run" / "policy") == tmp_path / "run" / "policy"
+    assert find_policy(tmp_path) is None
     assert same(load_policy(str(tmp_path / "run")), model)
 
 

@@ -93,6 +93,12 @@ def test_policies_are_found_by_their_tasks(tmp_path, policy):
         policy_tasks([policy, policy])
 
 
+def test_a_policy_that_was_written_anew_counts(policy):
+    assert set(policy_tasks([policy])) == {GAME}
+    save_policy(PolicyNetwork(mlp(4, (8,), {"gym/CartPole": 2})), policy)
+    assert set(policy_tasks([policy])) == {"gym/CartPole"}
+
+
 def test_wrong_policies_are_refused(tmp_path, policy):
     with pytest.raises(
         UserError, match="expert: expected a policy for minatar/seaquest, got one for minatar/breakout"
