@@ -135,12 +135,16 @@ def find_checkpoint(path: Path | str) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run that a checkpoint belongs to, or the checkpoint itself where it lies elsewhere.
+    """The run that a checkpoint belongs to; one of its own where it is no run's, so that nothing is written beside
+    shipped weights.
 
     >>> run_of(Path("runs/a/checkpoints/step-00000010")).as_posix()
     'runs/a'
+    >>> run_of(Path("checkpoints/factotum-s")).as_posix()
+    'runs/factotum-s'
     """
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
+    of_a_run = checkpoint.parent.name == "checkpoints" and checkpoint.name.startswith("step-")
+    return checkpoint.parent.parent if of_a_run else Path("runs") / checkpoint.resolve().name
 
 
 def require_installed(names: Sequence[str]) -> None:

@@ -181,7 +181,11 @@ def _settings(task: Task, args: Args) -> dict[str, Any]:
         # Named where they are used, so that datasets from before they were there can be extended.
         **({"words": args.words} if args.words != "plain" else {}),
         **({"longest": args.longest} if args.longest is not None else {}),
-        **({"expert": _weights_name("policy", find_policy(args.expert) or Path(args.expert))} if args.expert else {}),
+        **(
+            {"expert": _weights_name("policy", find_policy(args.expert) or Path(args.expert))}
+            if args.expert
+            else {}
+        ),
     }
 
 

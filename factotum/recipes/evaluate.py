@@ -25,6 +25,9 @@ from factotum.worlds.suites import registry
 from factotum.worlds.suites.jat import jat_score
 from factotum.worlds.suites.task import Task
 
+TASKS = "training_tasks.json"
+"""Names the tasks of weights that are shipped without their training state."""
+
 
 @dataclass(frozen=True)
 class Args:
@@ -55,7 +58,7 @@ class Args:
     capacity: int = 50_000
     """steps of demonstrations that retrieve searches at most"""
     out: Path | None = None
-    """run folder for evaluation/ and videos/; by default the checkpoint's run, or runs/AGENT"""
+    """run folder for evaluation/ and videos/; by default the checkpoint's run, or runs/NAME"""
     label: str | None = None
     """name in tables; by default the agent's"""
     pictures: bool = True
@@ -160,11 +163,13 @@ def task_names(args: Args) -> list[str]:
 
 
 def trained_tasks(checkpoint: Path) -> list[str]:
-    """The tasks that a checkpoint was trained on, from its training state.
+    """The tasks that a checkpoint was trained on, from its training state, or as they were shipped with it.
 
     Raises:
-        UserError: the checkpoint holds no training state.
+        UserError: the checkpoint holds neither.
     """
+    if (checkpoint / TASKS).is_file():
+        return list(read_json(checkpoint / TASKS))
     path = checkpoint / "training_state.json"
     if not path.is_file():
         raise UserError(f"tasks: expected at least one, {checkpoint} does not say what it was trained on")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from factotum.core.checks import UserError
-from factotum.core.files import write_bytes_atomic, write_text_atomic
+from factotum.core.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from factotum.recipes.evaluate import TASKS
 from factotum.recipes.generalist_budget import MOST_BYTES
 from factotum.recipes.generalist_card import size_of, write_card
 from factotum.recipes.generalist_plan import Plan
@@ -27,6 +28,7 @@ def ship(plan: Plan) -> None:
     for name in FILES:
         if (plan.model / name).is_file():
             write_bytes_atomic(plan.ship_to / name, (plan.model / name).read_bytes())
+    write_json_atomic(plan.ship_to / TASKS, plan.tasks)
     write_text_atomic(plan.ship_to / "README.md", write_card(plan))
     print(f"shipped: {plan.ship_to} ({size_of(plan.ship_to) / 1e6:.1f} MB of weights)")
 

@@ -77,6 +77,24 @@ def test_a_checkpoint_plays_what_it_was_trained_on(tmp_path, data, trained):
     assert evaluate.summarise_run(out, "random").agent == "gato", "it played both tasks"
 
 
+def test_shipped_weights_are_left_as_they_are(tmp_path, data, trained, monkeypatch):
+    shipped, names = (
+        tmp_path / "checkpoints" / "small",
+        ("config.json", "model.safetensors", "statistics.json"),
+    )
+    shipped.mkdir(parents=True)
+    for name in (*names, "tokenizer.json"):
+        shutil.copy(agents.find_checkpoint(trained) / name, shipped)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="does not say what it was trained on"):
+        main(Args("checkpoints/small", data=data))
+    (shipped / "training_tasks.json").write_text(f'["{LAKE}"]')
+    before = sorted(tmp_path.glob("checkpoints/**/*"))
+    assert [row.task for row in main(Args("checkpoints/small", episodes=2, data=data)).rows] == [LAKE]
+    assert sorted(tmp_path.glob("checkpoints/**/*")) == before
+    assert len(read_episodes(tmp_path / "runs" / "small" / "evaluation")) == 2
+
+
 def test_what_is_on_record_is_not_played_again(tmp_path, data, trained, monkeypatch):
     first = main(Args(str(trained), (LAKE,), episodes=3, data=data, out=tmp_path))
     monkeypatch.setattr(agents, "evaluate", lambda *_, **__: pytest.fail("played again"))

@@ -93,8 +93,9 @@ def test_everything_was_played_and_shipped_as_it_was_played(tiny):
         *(f"gato, words: {split}" for split in ("training", "order", "words", "held-out")),
     }
     assert sorted(path.name for path in shipped.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "statistics.json", "tokenizer.json",
+        "README.md", "config.json", "model.safetensors", "statistics.json", "tokenizer.json", "training_tasks.json",
     ]  # fmt: skip
+    assert evaluate.trained_tasks(shipped) == list(plan_of(whole()).tasks)
     weights = load_file(shipped / "model.safetensors")
     assert {str(array.dtype) for array in weights.values()} == {"float16"}
     assert {line["checkpoint"] for line in played if line["agent"] == "gato"} == {checkpoint_hash(shipped)}
