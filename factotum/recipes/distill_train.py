@@ -48,6 +48,8 @@ class Learning:
     """the highest; the paper's are from 1e-4 to 1e-3"""
     final_learning_rate_ratio: float = 0.1
     """last learning rate over highest, along a cosine; 1 keeps it constant"""
+    warmup: float = 0.0
+    """share of all updates in which the rate rises from 0; small students lose units to high rates without (LOG.md)"""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """the paper's is RMSProp, with constants that it does not state: Adam without its first moment"""
     gradient_clip: float = 10.0
@@ -62,16 +64,18 @@ class Learning:
     def __post_init__(self) -> None:
         if self.rows < 1:
             raise UserError(f"rows: expected 1 or more, got {self.rows}")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"warmup: expected a share from 0 to below 1, got {self.warmup}")
 
     def train_config(self, updates: int, hours: int) -> TrainConfig:
         """For `training.train`: so many updates an hour.
 
-        >>> Learning().train_config(100, 3).steps
-        300
+        >>> Learning().train_config(100, 3).steps, Learning(warmup=0.1).train_config(100, 3).warmup_steps
+        (300, 30)
         """
         return TrainConfig(
             steps=updates * hours,
-            warmup_steps=0,
+            warmup_steps=int(self.warmup * updates * hours),
             learning_rate=self.learning_rate,
             final_learning_rate_ratio=self.final_learning_rate_ratio,
             betas=(0.9, 0.999) if self.optimizer == "adam" else (0.0, 0.95),
