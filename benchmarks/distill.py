@@ -209,6 +209,7 @@ def arguments(
         learning=Learning(
             rows=512,
             learning_rate=arm.get("learning_rate", 3e-3),
+            warmup=0.1,
             final_learning_rate_ratio=0.02,
             precision="bf16",
             seed=job.seed,

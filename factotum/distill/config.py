@@ -131,7 +131,7 @@ def multitask_10(actions: Mapping[str, int]) -> PolicyConfig:
     return _atari((64, 64, 64), 1500, actions, head_hidden=(128,))
 
 
-MINATAR = {100: (16, 128), 25: (16, 32), 7: (5, 26), 4: (4, 18)}
+MINATAR = {100: (16, 128), 25: (8, 63), 7: (4, 33), 4: (4, 18)}
 """Channels and dense width of MinAtar networks by their share of the teacher's parameters, in per cent."""
 
 
@@ -144,9 +144,9 @@ def minatar_teacher(channels: int, actions: Actions) -> PolicyConfig:
 def minatar_net(share: Literal[100, 25, 7, 4], channels: int, actions: Actions) -> PolicyConfig:
     """Students of about 25 %, 7 % and 4 % of MinAtar's network; what the paper's networks are to DQN's.
 
-    For 4 to 10 channels and 6 actions: 33,590 to 34,454 (25.3 to 25.8 %), 8,693 to 8,963 (6.6 to 6.7 %),
-    4,888 to 5,104 parameters (3.7 to 3.8 %). Small ones save channels before units:
-    with 8 and 9 in place of 4 and 18 the smallest agrees less with its teacher (LOG.md).
+    For 4 to 10 channels and 6 actions: 32,999 to 33,431 (24.9 to 25.1 %), 8,833 to 9,049 (6.7 to 6.8 %),
+    4,888 to 5,104 parameters (3.7 to 3.8 %). They save channels before units: with 16 and 32 in place of 8 and 63, or
+    8 and 9 in place of 4 and 18, a student agrees less with its teacher (LOG.md).
     """
     if share not in MINATAR:
         raise UserError(f"share: expected one of {list(MINATAR)} per cent, got {share}")
