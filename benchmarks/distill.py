@@ -44,10 +44,10 @@ SINGLE: dict[str, dict[str, Any]] = {
     "kl-100": {"student": "teacher"},
     "nll-100": {"student": "teacher", "loss": "nll"},
     "mse-100": {"student": "teacher", "loss": "mse"},
-    "kl-25": {"student": "net1", "learning_rate": 1e-2},
-    "kl-7": {"student": "net2", "learning_rate": 1e-2},
-    "kl-4": {"student": "net3", "learning_rate": 1e-2},
-    "kl-4-dagger": {"student": "net3", "learning_rate": 1e-2, "acting": "mixed"},
+    "kl-25": {"student": "net1"},
+    "kl-7": {"student": "net2"},
+    "kl-4": {"student": "net3"},
+    "kl-4-dagger": {"student": "net3", "acting": "mixed"},
     "online-kl": {"student": "teacher", "online": True},
 }
 """One game a student."""
@@ -208,7 +208,7 @@ def arguments(
         play=PlayConfig(acting=arm.get("acting", "teacher"), environments=64, threads=1),
         learning=Learning(
             rows=512,
-            learning_rate=arm.get("learning_rate", 3e-3),
+            learning_rate=1e-2,
             warmup=0.1,
             final_learning_rate_ratio=0.02,
             precision="bf16",
