@@ -54,7 +54,7 @@ def policy_view(task: Task, env: Env) -> View:
     if family == "minatar":
         game = _found(env, "game", task)
         return lambda observation, last_action: game.env.state().transpose(2, 0, 1)
-    return array_space(task)[1]
+    return array_space(task)[1]()
 
 
 def stacked(screens: Iterable[np.ndarray]) -> np.ndarray:

@@ -1,11 +1,13 @@
 """What a suite's observation is as one array: vectors as they are, BabyAI's grids as planes.
 
-A plane is one 7 x 7 array of true and false. BabyAI's observation is 64 of them: for each cell what kind of object is
-there (11 planes: unseen, empty, wall, floor, door, key, ball, box, goal, lava, agent), of which colour (6) and in
-which state (3: open, closed, locked); then, the same in every cell, the heading (4: right, down, left, up), what was
-done last (7: left, right, forward, pick up, drop, toggle, done; none of them at an episode's beginning) and the words
-of the mission (33, see `WORDS`), each true if the word occurs. What is carried lies in the agent's own cell, the
-middle of the last row. Without what was done last, who looks around turns to and fro: left and right are as good.
+A plane is one 7 x 7 array of true and false. BabyAI's observation is 68 of them: for each cell what kind of object is
+there (11 planes: unseen, empty, wall, floor, door, key, ball, box, goal, lava, agent), of which colour (6), in which
+state (3: open, closed, locked), and whether it lies in front, to the right, behind or to the left of where the episode
+began (4); then, the same in every cell, the heading (4: right, down, left, up), what was done last (7: left, right,
+forward, pick up, drop, toggle, done; none of them at an episode's beginning) and the words of the mission (33, see
+`WORDS`), each true if the word occurs. What is carried lies in the agent's own cell, the middle of the last row.
+Without what was done last, who looks around turns to and fro: left and right are as good. Without where the episode
+began, "the ball on your left" cannot be told from another once the agent has turned.
 A set of words does not tell their order: missions of several objects are refused.
 """
 
@@ -34,7 +36,8 @@ SEVERAL = frozenset({
 })  # fmt: skip
 """BabyAI's levels in whose missions the order of words matters."""
 
-HEADING = sum(CELL)
+SIDES = sum(CELL)
+HEADING = SIDES + 4
 LAST_ACTION = HEADING + 4
 MISSION = LAST_ACTION + int(ACTION_SPACE.n)
 PLANES = MISSION + len(WORDS)
@@ -43,9 +46,15 @@ PLANES = MISSION + len(WORDS)
 Encode = Callable[[Any, Any], np.ndarray]
 """`encode(observation, last_action)`, None at an episode's beginning."""
 
+STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
+"""One cell ahead by heading, (right, down)."""
 
-def array_space(task: Task) -> tuple[spaces.Box, Encode]:
-    """The space of a task's observations as arrays, and what makes an array of an observation.
+FORWARD = 2
+EMPTY, FLOOR, DOOR, GOAL, LAVA, OPEN = 1, 3, 4, 8, 9, 0
+
+
+def array_space(task: Task) -> tuple[spaces.Box, Callable[[], Encode]]:
+    """The space of a task's observations as arrays, and what makes an array of an observation: one an environment.
 
     Args:
         task: of BabyAI, or one whose observations are a state beside an instruction that stays the same.
@@ -58,44 +67,88 @@ def array_space(task: Task) -> tuple[spaces.Box, Encode]:
     if entries == {"state"}:
         state = space["state"]  # type: ignore[index]
         if isinstance(state, spaces.Box) and len(state.shape) == 1:
-            return state, lambda observation, last_action: observation["state"]
+            return state, lambda: lambda observation, last_action: observation["state"]
     if entries == {"grid", "direction"}:
         if task.name.partition("/")[2] in SEVERAL:
             raise UserError(
                 f"{task.name}: expected a level whose missions name one object, since order of words is not observed"
             )
-        return spaces.Box(0, 1, (PLANES, VIEW, VIEW), bool), planes  # type: ignore[arg-type]
+        return spaces.Box(0, 1, (PLANES, VIEW, VIEW), bool), Planes  # type: ignore[arg-type]
     raise UserError(f"{task.name}: expected observations with a state or a grid, got {space}")
 
 
-def planes(observation: dict[str, Any], last_action: int | None) -> np.ndarray:
-    """The planes of an observation of BabyAI, (64, 7, 7) bool.
+class Planes:
+    """The planes of BabyAI's observations in one environment, (68, 7, 7) bool, in the order in which they come.
 
-    Args:
-        observation: a task's.
-        last_action: what was done before it, None at an episode's beginning.
+    It counts its own steps: whether one succeeded shows in the cell that was ahead.
 
-    Raises:
+    Raises of a call:
         UserError: a word that no mission has.
 
     >>> grid = np.full((7, 7, 3), [2, 5, 0])
-    >>> seen = planes({"grid": grid, "direction": 3, "instruction": "open the door"}, last_action=0)
-    >>> seen.any((1, 2)).nonzero()[0].tolist(), [WORDS[i - MISSION] for i in (39, 51, 57)]
-    ([2, 16, 17, 23, 24, 39, 51, 57], ['door', 'open', 'the'])
+    >>> seen = Planes()({"grid": grid, "direction": 3, "instruction": "open the door"}, None)
+    >>> seen[HEADING:].any((1, 2)).nonzero()[0].tolist(), [WORDS[i - MISSION] for i in (43, 55, 61)]
+    ([3, 19, 31, 37], ['door', 'open', 'the'])
+    >>> [int(side.sum()) for side in seen[SIDES:HEADING]]
+    [42, 21, 0, 21]
     """
-    made = np.zeros((PLANES, VIEW, VIEW), bool)
-    begin = 0
-    for entry, count in enumerate(CELL):
-        # the first axis of minigrid's picture runs to the right, the second one down
-        made[begin : begin + count] = np.arange(count)[:, None, None] == observation["grid"][..., entry].T
-        begin += count
-    made[HEADING + int(observation["direction"])] = True
-    if last_action is not None:
-        made[LAST_ACTION + int(last_action)] = True
-    for word in observation["instruction"].replace(",", " , ").split():
+
+    def __init__(self) -> None:
+        self._place = np.zeros(2, np.int64)
+        self._heading = self._first_heading = 0
+        self._free = False
+
+    def __call__(self, observation: dict[str, Any], last_action: int | None) -> np.ndarray:
+        """The planes of what is seen after `last_action`, None at an episode's beginning."""
+        self._walk(observation, last_action)
+        made = np.zeros((PLANES, VIEW, VIEW), bool)
+        begin = 0
+        for entry, count in enumerate(CELL):
+            # the first axis of minigrid's picture runs to the right, the second one down
+            made[begin : begin + count] = np.arange(count)[:, None, None] == observation["grid"][..., entry].T
+            begin += count
+        made[SIDES:HEADING] = sides(self._place, self._heading, self._first_heading)
+        made[HEADING + self._heading] = True
+        if last_action is not None:
+            made[LAST_ACTION + int(last_action)] = True
+        made[MISSION:] = mentioned(observation["instruction"])[:, None, None]
+        return made
+
+    def _walk(self, observation: dict[str, Any], last_action: int | None) -> None:
+        """Where the agent stands, counted from where the episode began."""
+        heading = int(observation["direction"])
+        if last_action is None:
+            self._place, self._first_heading = np.zeros(2, np.int64), heading
+        elif last_action == FORWARD and self._free:
+            self._place = self._place + STEPS[self._heading]
+        kind, _, state = observation["grid"][VIEW // 2, VIEW - 2]
+        self._free = kind in (EMPTY, FLOOR, GOAL, LAVA) or (kind == DOOR and state == OPEN)
+        self._heading = heading
+
+
+def sides(place: np.ndarray, heading: int, first_heading: int) -> np.ndarray:
+    """Which cells in view lie in front, to the right, behind and to the left of where an episode began, (4, 7, 7).
+
+    Args:
+        place: (right, down) of the agent, from there.
+        heading: the agent's.
+        first_heading: at the beginning.
+    """
+    row, column = np.indices((VIEW, VIEW))
+    ahead, right = VIEW - 1 - row, column - VIEW // 2
+    cells = place + ahead[..., None] * STEPS[heading] + right[..., None] * STEPS[(heading + 1) % 4]
+    return np.stack([cells @ STEPS[(first_heading + turn) % 4] > 0 for turn in range(4)])
+
+
+def mentioned(mission: str) -> np.ndarray:
+    """Which of `WORDS` a mission has, bool.
+
+    Raises:
+        UserError: a word that is none of them.
+    """
+    found = np.zeros(len(WORDS), bool)
+    for word in mission.replace(",", " , ").split():
         if word not in WORDS:
-            raise UserError(
-                f"mission: expected words of BabyAI, got {word!r} in {observation['instruction']!r}"
-            )
-        made[MISSION + WORDS.index(word)] = True
-    return made
+            raise UserError(f"mission: expected words of BabyAI, got {word!r} in {mission!r}")
+        found[WORDS.index(word)] = True
+    return found

@@ -55,7 +55,8 @@ class VectorSuite:
         require_count(count)
         self._task: Task = SUITES[name.partition("/")[0]].task(name)
         self.name, self.count = name, count
-        self.observation_space, self._encode = array_space(self._task)
+        self.observation_space, make_encode = array_space(self._task)
+        self._encode = [make_encode() for _ in range(count)]
         self.action_space: spaces.Discrete | spaces.Box = self._task.action_space  # type: ignore[assignment]
         self._envs: Sequence[Env] = [self._task.make() for _ in range(count)]
         self._experts: list[Expert | None] = [None] * count
@@ -108,7 +109,7 @@ class VectorSuite:
             assert self._task.make_expert is not None
             self._experts[row] = self._task.make_expert(self._envs[row])
             self._ask(row, observation, None)
-        return self._encode(observation, None)
+        return self._encode[row](observation, None)
 
     def _act(self, row: int, action: Any) -> tuple[np.ndarray, float, bool, bool]:
         observation, reward, terminated, truncated, info = self._envs[row].step(action)
@@ -121,7 +122,7 @@ class VectorSuite:
                 self.advice[row] = 0
             else:
                 self._ask(row, observation, action)
-        return self._encode(observation, action), float(reward), bool(terminated), bool(truncated)
+        return self._encode[row](observation, action), float(reward), bool(terminated), bool(truncated)
 
     def _ask(self, row: int, observation: Any, last_action: Any) -> None:
         """What the row's expert would do now; one that gave up is not asked again in this episode."""
