@@ -81,9 +81,9 @@ GYM: dict[str, Any] = {
     "learning": {"rows": 128, "learning_rate": 2e-3},
 }
 BABYAI: dict[str, Any] = {
-    "schedule": {"hours": 16, "scale": 0.1, "updates_per_hour": 5_000, "replay_hours": 16},
+    "schedule": {"hours": 48, "scale": 0.1, "updates_per_hour": 5_000, "replay_hours": 48},
     "play": {"acting": "mixed", "teacher_share": 0.25, "epsilon": 0.02},
-    "learning": {"rows": 128, "learning_rate": 2e-3},
+    "learning": {"rows": 128, "learning_rate": 2e-3, "warmup": 0.02},
     "sample": True,  # the bot knows more than one view shows: always the same answer may go in circles
 }
 METAWORLD: dict[str, Any] = {
