@@ -57,7 +57,7 @@ def write_card(plan: Plan) -> str:
         _what_it_is(plan, summary),
         "## Asked and measured\n\n" + _goals_table(goals(summary)),
         _beside_jat(summary),
-        "## Every task\n\n" + _note(plan) + task_table(summary),
+        "## Every task\n\n" + how_it_was_played(summary) + task_table(summary),
         "## Where it fails\n\n" + failures(summary),
         _words(plan),
         _left_out(plan),
@@ -139,11 +139,14 @@ def _beside_jat(summary: Summary) -> str:
     )
 
 
-def _note(plan: Plan) -> str:
+def how_it_was_played(summary: Summary) -> str:
+    """Episodes a task, and what "normalised" means."""
+    counts = [row.scores[summary.agent].episodes for row in summary.rows if summary.agent in row.scores]
+    least, most = min(counts, default=0), max(counts, default=0)
     return (
-        f"{plan.episodes} episodes a task on seeds that no training saw, the same for all who play. Normalised: "
-        "(score - random) / (expert - random) by the stored references, with the 95 % bootstrap interval over "
-        "episodes.\n\n"
+        f"{least if least == most else f'{least} to {most}'} episodes a task on seeds that no training saw, the same "
+        "for all who play. Normalised: (score - random) / (expert - random) by the stored references, with the 95 % "
+        "bootstrap interval over episodes.\n\n"
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from factotum import cli
 from factotum.recipes.evaluate import Args
-from factotum.recipes.generalist_card import failures, goals, task_table
+from factotum.recipes.generalist_card import failures, goals, how_it_was_played, task_table
 from factotum.recipes.generalist_evaluate import command
 from factotum.training.summary import Score, Summary, TaskRow, Yardstick
 
@@ -58,6 +58,12 @@ def test_failures_are_listed_worst_first():
     assert "2 of 6 tasks" in failures(FOUND)
     assert failures(FOUND).index("atari/Pong") < failures(FOUND).index("babyai/BossLevel")
     assert failures(summary(row("a/B", 0.5))).startswith("No task")
+
+
+def test_episodes_are_counted():
+    assert how_it_was_played(FOUND).startswith("50 episodes a task")
+    fewer = TaskRow("a/B", {"gato": Score(0.5, 20)}, None, None)
+    assert how_it_was_played(summary(*FOUND.rows, fewer)).startswith("20 to 50 episodes a task")
 
 
 def test_the_table_has_jat_beside_ours_and_intervals():
