@@ -49,6 +49,9 @@ Encode = Callable[[Any, Any], np.ndarray]
 STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 """One cell ahead by heading, (right, down)."""
 
+AHEAD, ASIDE = (VIEW - 1 - np.arange(VIEW))[:, None, None], (np.arange(VIEW) - VIEW // 2)[:, None]
+"""How far each cell in view lies ahead of the agent, and to its right."""
+
 FORWARD = 2
 EMPTY, FLOOR, DOOR, GOAL, LAVA, OPEN = 1, 3, 4, 8, 9, 0
 
@@ -134,10 +137,9 @@ def sides(place: np.ndarray, heading: int, first_heading: int) -> np.ndarray:
         heading: the agent's.
         first_heading: at the beginning.
     """
-    row, column = np.indices((VIEW, VIEW))
-    ahead, right = VIEW - 1 - row, column - VIEW // 2
-    cells = place + ahead[..., None] * STEPS[heading] + right[..., None] * STEPS[(heading + 1) % 4]
-    return np.stack([cells @ STEPS[(first_heading + turn) % 4] > 0 for turn in range(4)])
+    cells = place + AHEAD * STEPS[heading] + ASIDE * STEPS[(heading + 1) % 4]
+    front, right = cells @ STEPS[first_heading], cells @ STEPS[(first_heading + 1) % 4]
+    return np.stack([front > 0, right > 0, front < 0, right < 0])
 
 
 def mentioned(mission: str) -> np.ndarray:
